@@ -19,7 +19,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 
 try:
     from farmhand.core.errors import FarmhandError, WireError
-    from farmhand.core.keys import holds_key
+    from farmhand.core.keys import holds_key, own_key
     from farmhand.plugins import handover
     from farmhand.plugins.arguments import arguments
     from farmhand.plugins.task import read_files, task_of
@@ -44,7 +44,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
             read_files(given, self._find_needle)
             task = task_of(given)
-            key = handover.operators_key(given["key_source"] or "")
+            conf = handover.operators_settings(given["key_source"], task.get("pot"))
+            task |= {"pot": conf.pot} if conf.pot else {}
+            key = own_key(handover.operators_key(conf, task_vars), conf.pot)
             if holds_key(task, key):
                 raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
             [counted] = agent.count([task], key)

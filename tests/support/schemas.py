@@ -29,7 +29,8 @@ def check_said(words: Sequence[str], out: str | bytes) -> None:
     if "--json" not in words:
         return
     given = [_OTHER_NAMES.get(word, word) for word in words if word not in ("farmhand", "--json")]
-    verb = next(name for n in (3, 2, 1) if (SCHEMAS / file_name(name := " ".join(given[:n]))).exists())
+    names = (" ".join(given[:n]) for n in (3, 2, 1))
+    verb = next((name for name in names if (SCHEMAS / file_name(name)).exists()), "no verb with --json")
     for line in out.splitlines():
         shown = json.loads(line)
         check("error" if "error" in shown and shown.keys() <= _OF_ERROR else verb, shown)

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from farmhand.agent.engines.api import HEADERS, request_body
-from farmhand.agent.keys import Keys
+from farmhand.agent.pots import Pots
 from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.keys import redact
 from farmhand.core.task import Task, resolve_model
@@ -26,24 +26,27 @@ class _TaskTokens(msgspec.Struct):
 class TaskCounter:
     """Has the API count tasks, on the key that a request brings, else on the one that the agent holds."""
 
-    def __init__(self, meter: Meter, keys: Keys) -> None:
+    def __init__(self, meter: Meter, pots: Pots) -> None:
         self._meter = meter
-        self._keys = keys
+        self._pots = pots
 
     async def count(self, tasks: list[Task], key: Key | None) -> list[dict[str, object]]:
         """Return id, model and tokens of each task. Raise FarmhandError."""
         if len(tasks) > MOST or any(task.resolved_engine == "cli" for task in tasks):
             raise UsageError(f"tokens are counted of 1 to {MOST} tasks, and of none with tools", code="invalid_task")
-        key = self._keys.stand_in(key) if key is not None else self._keys.default
-        if key is None:
-            raise WireError("no_key", "there is no key to ask the API with", "bring one")
         try:
             async with asyncio.timeout(COUNT_S):
-                return [await self._one(task, key) for task in tasks]
+                return [await self._one(task, self._key_of(task, key)) for task in tasks]
         except TimeoutError:
             raise WireError("api_unreachable", f"the API has not counted within {COUNT_S:g} s", "try later") from None
         except ApiError as error:
             raise FarmhandError(redact(error.message), hint=error.hint, code=error.code) from None
+
+    def _key_of(self, task: Task, key: Key | None) -> Key:
+        key = self._pots[task.pot].keys.stand_in(key) if key is not None else self._pots.default(task.pot)
+        if key is None:
+            raise WireError("no_key", "there is no key to ask the API with", "bring one")
+        return key
 
     async def _one(self, task: Task, key: Key) -> dict[str, object]:
         model = resolve_model(task.model)

@@ -18,7 +18,7 @@ from farmhand.core import settings
 from farmhand.core.child import scrubbed
 
 
-def main(config: str | None, plugin: bool) -> int:
+def main(config: str | None, *, plugin: bool = False) -> int:
     """Serve one session and return the exit status. Raise NotConfigured if the extra is not installed."""
     if find_spec("mcp") is None and (missing := missing_package(ModuleNotFoundError(name="mcp"))):
         raise missing
@@ -28,8 +28,8 @@ def main(config: str | None, plugin: bool) -> int:
 
         click.echo(find_project(conf.project_dir, Path.cwd()))
         return 0
-    kind, _, name = conf.key_source.partition(":")
-    clean = scrubbed(settings=True, keep={name} if kind == "env" else ())
+    sources = (conf.key_source, *(pot.key_source for pot in conf.pots))
+    clean = scrubbed(settings=True, keep={one.removeprefix("env:") for one in sources if one.startswith("env:")})
     if clean != dict(os.environ):
         # What the session has of credentials is gone from this process's memory as well.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], clean)  # noqa: S606

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from farmhand.batch.inputs import source
+from farmhand.batch.sources import source
 from farmhand.core.errors import UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.core.money import pico

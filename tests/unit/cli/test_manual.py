@@ -10,10 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import app, man_pages, manual
+from farmhand.cli import app, examples, man_pages
 
 ROOT = Path(__file__).parents[3]
-EXAMPLES = [(verb, line) for verb, about in manual.HELP.items() for line, _ in about.examples]
+EXAMPLES = [(verb, line) for verb, about in examples.HELP.items() for line, _ in about.examples]
 
 
 def verbs(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -28,13 +28,13 @@ def verbs(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
 @pytest.mark.parametrize("words", [[*path] for path in verbs(app.farmhand)])
 def test_the_examples_of_a_verb_are_of_that_verb(words: list[str]) -> None:
     shown = CliRunner().invoke(app.farmhand, [*words, "--help"], prog_name="farmhand").output
-    for line, _ in manual.HELP[" ".join(words if words != ["top"] else ["status"])].examples:
+    for line, _ in examples.HELP[" ".join(words if words != ["top"] else ["status"])].examples:
         assert line in shown
 
 
 def test_every_verb_has_two_examples_and_a_page_of_the_docs() -> None:
-    assert set(manual.HELP) == {*map(" ".join, verbs(app.farmhand)), "farmhand"}
-    for verb, about in manual.HELP.items():
+    assert set(examples.HELP) == {*map(" ".join, verbs(app.farmhand)), "farmhand"}
+    for verb, about in examples.HELP.items():
         assert len(about.examples) == 2, verb
         assert (ROOT / about.docs).is_file(), verb
 
@@ -61,7 +61,7 @@ def test_every_example_is_parsed_by_the_real_parser(
     command.make_context(command.name, list(words))  # raises for an option or a value that is none
     if verb != "farmhand":
         assert verb in line or verb == "run"
-        assert " ".join(seen).startswith(verb) or verb == "top"
+        assert " ".join(map(str, seen)).startswith(verb) or verb == "top"
 
 
 @pytest.mark.parametrize("verb", app.VERBS)
@@ -69,7 +69,7 @@ def test_help_verb_is_the_verbs_help_and_has_all_parts(verb: str) -> None:
     shown = CliRunner().invoke(app.farmhand, ["help", verb]).output
     assert shown == CliRunner().invoke(app.farmhand, [verb, "--help"]).output
     assert shown.startswith(f"Usage: farmhand {'status' if verb == 'top' else verb} ")
-    for words in ("Examples:", "Exit status", manual.HELP[verb].docs):
+    for words in ("Examples:", "Exit status", examples.HELP[verb].docs):
         assert words in " ".join(shown.split()), words
     if verb not in ("cloud", "gateway", "prices"):
         assert "Settings and output:" in shown

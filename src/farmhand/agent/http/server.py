@@ -53,7 +53,7 @@ class AgentServer:
         self._files = TaskFiles(self._config.state_dir)
         self._status = Status(scheduler, meter.limits)
         self._metrics = Metrics(scheduler, self._status, meter.limits, meter.errors)
-        self._counter = TaskCounter(meter, scheduler.keys)
+        self._counter = TaskCounter(meter, scheduler.pots)
 
     def app(self) -> web.Application:
         """Return the web application."""

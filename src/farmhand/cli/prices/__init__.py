@@ -12,4 +12,4 @@ VERBS = {"check": "Compare the price table with the provider's price page; it ed
 
 @click.group("prices", cls=LazyGroup, verbs=VERBS, modules="farmhand.cli.prices.")
 def command() -> None:
-    """Look after the prices by which everything is counted (docs/cost.md)."""
+    """Look after the prices by which everything is counted (docs/cost.md). Each verb has --json and --config."""
