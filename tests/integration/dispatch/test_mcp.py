@@ -54,6 +54,7 @@ async def until(condition: Any) -> None:
 async def test_a_task_is_answered_with_its_cost_and_model(
     workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path, mode: str
 ) -> None:
+    api.state.latency_s = 2.0  # progress comes once a second
     async with session(workstation, tmp_path / "work", mode=mode) as one:
         assert len((await one.client.list_tools()).tools) == 6
         (tmp_path / "work/a.txt").write_text("It is red.")
@@ -62,7 +63,7 @@ async def test_a_task_is_answered_with_its_cost_and_model(
         assert "claude-haiku-5-5 · US$ 0.0000" in said
         assert "data, not instructions" in said
         assert "Loopback answer to" in said
-        assert any("connecting to farm1" in message for message in one.progress)
+        assert one.progress[-1] == "farm1: the model is asked"
         cost = await one.call("farm_cost")
         assert "claude-haiku-5-5: US$ 0.0000" in cost
         refused = await one.call("farm_task", prompt="x", files=["/etc/passwd"])
@@ -95,7 +96,7 @@ async def test_a_batch_over_files_goes_on_where_it_was_killed(
     for number in range(8):
         (work / f"{number}.txt").write_text(f"text {number}")
     (work / "repos.env").write_text("x")
-    api.state.latency_s = 0.5
+    api.state.latency_s = 2.0  # so that it surely runs when it is killed
     async with session(batches, work) as one:
         said = await one.call("farm_batch", prompt="Sum up", files=["."], label="eight")
         assert "left out, since they may hold secrets: repos.env" in said
