@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from farmhand.cli import offers
+from farmhand.cli import offers, rotate
 from farmhand.cli.checks import station
 from farmhand.cli.checks.farm import pots_left, queue
 from farmhand.cli.status import pots_left as status_lines
+from farmhand.core.errors import WireError
 from farmhand.core.pots import PotSettings
 from farmhand.core.settings import Settings
 from farmhand.cost import queries
@@ -57,6 +59,19 @@ def test_doctor_looks_at_the_key_of_each_pot(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("B", "sk-ant-test-A-00000000000000000000")
     same = station.of_each(station.key, CONF)
     assert (same.state, same.fix) == ("red", "give each pot a key of its own")
+
+
+def test_a_rotation_names_its_pot_where_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, called: str, **__: object) -> None:
+        raise WireError("key_missing", f"as {called}", "then farmhand rotate --resume")
+
+    monkeypatch.setattr(rotate, "rotate", stopped)
+    config = tmp_path / "config.toml"
+    config.write_text('[pots.plan]\nkey_source = "env:A"\n[pots.paid]\nkey_source = "env:B"\n')
+    done = CliRunner().invoke(rotate.command, ["--config", str(config), "--pot", "paid"], standalone_mode=False)
+    assert isinstance(done.exception, WireError)
+    assert done.exception.message == "as farmhand rotate --pot paid"
+    assert done.exception.hint == "then farmhand rotate --pot paid --resume"
 
 
 def test_tasks_that_wait_for_a_pot_are_no_lost_key() -> None:
