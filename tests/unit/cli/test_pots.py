@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import offers, rotate
-from farmhand.cli.checks import station
+from farmhand.cli.checks import failed, station
 from farmhand.cli.checks.farm import pots_left, queue
 from farmhand.cli.status import pots_left as status_lines
 from farmhand.core.errors import WireError
@@ -51,7 +51,7 @@ def test_doctor_looks_at_the_key_of_each_pot(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, f"sk-ant-test-{name}-00000000000000000000")
     good = station.of_each(station.key, CONF)
     assert (good.state, good.detail.count("can be read")) == ("green", 2)
-    old = station.of_each(lambda conf: station.failed("old", f"rotate {conf.pot}"), CONF)
+    old = station.of_each(lambda conf: failed("old", f"rotate {conf.pot}"), CONF)
     assert (old.state, old.detail, old.fix) == ("red", "pot plan: old; pot paid: old", "rotate plan; rotate paid")
     monkeypatch.delenv("B")
     bad = station.of_each(station.key, CONF)
