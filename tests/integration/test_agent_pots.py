@@ -28,7 +28,7 @@ from farmhand.wire.transport import UnixTransport
 from tests.support.agent import KEY, Agent, follow_until, wait_batch
 from tests.support.clock import Clock
 from tests.support.forked import ForkedAgent
-from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Plan
 
 PLAN, PAID, NEW = (f"sk-ant-test-{name}-00000000000000000000" for name in ("plan", "paid", "renewed"))
 #: The third day from now on which a cycle turns, and no month is without it.
@@ -229,6 +229,26 @@ async def test_a_message_batch_is_of_one_pot_and_asked_for_by_its_key(farm: Agen
     await farm.submit({"id": "late", "prompt": "hello", "pot": "plan", "economy": True})
     assert (await farm.result("late"))["state"] == "succeeded"
     assert attempts(farm, "late") == [("plan", "parked"), ("paid", "succeeded")]
+
+
+async def test_a_message_batch_from_before_a_crash_is_settled_in_its_pot(farm: Agent, api: MessagesApi) -> None:
+    api.batches.plan = Plan(after_ms=None)
+    await both(farm)
+    await farm.submit(*({"id": f"t{n}", "prompt": "hello " * 99, "pot": "plan", "economy": True} for n in range(3)))
+    for _ in range(2400):
+        if api.batches.all():
+            break
+        await asyncio.sleep(0.05)
+    await farm.stop(signal.SIGKILL)
+    await farm.start()
+    await both(farm)
+    held = (await pot(farm))["spent_usd"]
+    await api.advance(action="finish")
+    for n in range(3):
+        assert (await farm.result(f"t{n}"))["state"] == "succeeded"
+    about = await pot(farm)
+    assert Decimal(str(about["spent_usd"])) == (await spent(farm))["plan"] < Decimal(str(held))
+    assert about["reserved_usd"] == 0
 
 
 async def test_the_key_of_one_pot_is_rotated_under_load(farm: Agent, api: MessagesApi, tmp_path: Path) -> None:

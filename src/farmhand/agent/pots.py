@@ -179,7 +179,10 @@ class Pots:
         """
         for other in self.named:
             if other.name != name and key.fingerprint in (*other.keys.held, *other.keys.refused, other.keys.reserve):
-                raise UsageError(f"the key of the pot {name} is that of the pot {other.name}", code="bad_key")
+                hint = "each needs a key of its own; after a renaming restart jada-agent there"
+                raise UsageError(
+                    f"the key of the pot {name} is that of the pot {other.name}", code="bad_key", hint=hint
+                )
         pot = self[name]
         if funding is not None:
             pot.fund(funding)

@@ -34,7 +34,7 @@ def command(conf: Settings, *, as_json: bool, source: str, **given: Any) -> int:
     the exit status is that of claude-cheap. A task of a batch is run as one of its own.
     """
     with Stoppable():
-        task = _task(conf, source, given)
+        conf, task = _task(conf, source, given)
     # Not at the top: help and mistakes do without them.
     from farmhand.cli.carry import carry
     from farmhand.cli.run_task import early_connection
@@ -44,8 +44,8 @@ def command(conf: Settings, *, as_json: bool, source: str, **given: Any) -> int:
         return carry(task, conf, way, as_json=as_json)
 
 
-def _task(conf: Settings, source: str, given: dict[str, Any]) -> dict[str, Any]:
-    from farmhand.cli.task_options import own_id, task_fields
+def _task(conf: Settings, source: str, given: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    from farmhand.cli.task_options import on_pot, own_id, task_fields
 
     with history(conf) as past:
         old = past.whole(past.find(source))
@@ -59,12 +59,13 @@ def _task(conf: Settings, source: str, given: dict[str, Any]) -> dict[str, Any]:
     if "dropped" in old.spec:
         hint = "give them again: claude-cheap -f …, or --conversation NAME"
         raise UsageError(f"the files and earlier turns of task {old.id} are not kept", code="pruned", hint=hint)
-    # The settings `model` and `timeout_s` are for new tasks: only what was given here changes this one.
+    # The settings `model`, `pot` and `timeout_s` are for new tasks: only what was given here changes this one.
     flags = click.get_current_context().params
+    conf = on_pot(conf, old.spec.get("pot", ""), flags["pot"])
     changes = task_fields(given, conf._replace(model=flags["model"] or ""))
     if flags["timeout_s"] is not None:
         changes["timeout_s"] = conf.timeout_s
     if given["max_usd"] is not None:
         changes["max_usd"] = given["max_usd"]
     kept = {name: value for name, value in old.spec.items() if name not in _NOT_TAKEN}
-    return {"id": own_id(given) or new_task_id(), **kept, **changes}
+    return conf, {"id": own_id(given) or new_task_id(), **kept, **changes}

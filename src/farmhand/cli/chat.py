@@ -11,7 +11,7 @@ from typing import Any
 
 from farmhand.cli.carry import carry
 from farmhand.cli.say import note
-from farmhand.cli.task_options import build_task, check
+from farmhand.cli.task_options import build_task, check, on_pot
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.core.readable import dollars
@@ -62,7 +62,7 @@ def main(given: dict[str, Any], conf: Settings, extract: str, connect: Connect) 
     conf = conf._replace(fallback="none")
     hosts.make_ready(conf, note)
     with conversations.opened(name) as conversation:
-        talk = Talk(given, conf, extract, conversation, connect)
+        talk = Talk(given, on_pot(conf, conversation.pot, given["pot"]), extract, conversation, connect)
         return talk.loop() if chat else talk.turn(given)
 
 

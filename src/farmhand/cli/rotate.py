@@ -68,7 +68,12 @@ def command(conf: Settings, *, as_json: bool, **given: Any) -> VerbResult:
     runs one canary task on each. When nothing runs on the old key any more, that is disabled, and proven dead. Whatever
     goes wrong before that brings the old key back.
     """
-    return rotate(conf, as_json=as_json, **given)
+    called = f"farmhand rotate --pot {conf.pot}" if conf.pot else "farmhand rotate"
+    try:
+        return rotate(conf, as_json=as_json, called=called, **given)
+    except FarmhandError as error:
+        error.hint = error.hint.replace("farmhand rotate", called)
+        raise
 
 
 def rotate(
@@ -81,7 +86,7 @@ def rotate(
     abort: bool = False,
     force: bool = False,
     drain_timeout: float | None = None,
-    called: str = "farmhand rotate",
+    called: str,
     own_source: str | None = None,
 ) -> VerbResult:
     """Rotate the key of `conf.key_source`, or show or take back a rotation. Raises FarmhandError.

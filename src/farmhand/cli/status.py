@@ -73,17 +73,28 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
 
 
 def pots_left(conf: settings.Settings, watches: Sequence[HostWatch]) -> list[str]:
-    """Return a line for each pot: what is left by the ledgers of the hosts that answer."""
+    """Return a line for each pot: what is left by the ledgers of the hosts that tell, and which ones do not.
+
+    A host that has started again tells it once it has the pot's key and funding, with the next task.
+    """
     if not conf.pots:
         return []
     from farmhand.core import pots
 
     spent: Counter[str] = Counter()
     closed = set()
-    for pot in (pot for watch in watches for pot in (watch.status or {}).get("pots") or []):
+    silent = {pot.name: [watch.name for watch in watches] for pot in conf.pots}
+    for host, pot in ((watch.name, pot) for watch in watches for pot in (watch.status or {}).get("pots") or []):
         spent[pot["name"]] += pico(Decimal(str(pot.get("spent_usd") or 0)))
         closed |= {pot["name"]} if pot.get("state") == "spent" else set()
-    return [one.said for one in pots.left(conf.pots, spent, time.time(), closed)]
+        if "spent_usd" in pot and pot["name"] in silent:
+            silent[pot["name"]].remove(host)
+    return [
+        f"{one.said}; not counted: {', '.join(untold)} (farmhand cost counts all hosts)"
+        if (untold := silent[one.name])
+        else one.said
+        for one in pots.left(conf.pots, spent, time.time(), closed)
+    ]
 
 
 def spooled(conf: settings.Settings) -> list[dict[str, Any]]:

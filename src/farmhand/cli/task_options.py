@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from farmhand.cli.prompt import assemble, read_text
@@ -90,6 +91,13 @@ def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
         "schema": None if given["schema"] is None else read_schema(given["schema"]),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def on_pot(conf: Settings, name: str, given: str | None) -> Settings:
+    """Return the settings with the pot of an earlier task or turn, unless one is `given` or that one is gone."""
+    asked = given or os.environ.get("FARMHAND_POT")
+    found = None if asked else next((pot for pot in conf.pots if pot.name == name), None)
+    return conf if found is None else conf._replace(pot=found.name, key_source=found.key_source)
 
 
 def read_schema(given: str) -> dict[str, Any]:

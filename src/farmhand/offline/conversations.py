@@ -1,7 +1,7 @@
 """Conversations that are kept on the workstation, so that the next turn can be sent with all the earlier ones.
 
     ~/.local/state/farmhand/conversations/     (XDG_STATE_HOME), 0700
-        NAME.json                              one conversation, 0600: its model, its system prompt and its turns
+        NAME.json                              one conversation, 0600: its model, system prompt, pot and turns
 
 A turn is written only when it has its answer: what fails or is stopped leaves the conversation as it was. The one that
 was used last is the one whose file was written last. When there are more than KEPT, the oldest is removed.
@@ -37,6 +37,7 @@ class KeptConversation(msgspec.Struct, kw_only=True):
     name: str
     model: str = ""
     system: str = ""
+    pot: str = ""
     cost_usd: Decimal = Decimal(0)
     turns: list[EarlierTurn] = []
 
@@ -51,6 +52,7 @@ class KeptConversation(msgspec.Struct, kw_only=True):
         A key that was pasted is not kept: the next turn is sent without it.
         """
         self.model, self.system = task.get("model", ""), redact(task.get("system", ""))
+        self.pot = task.get("pot", "")
         answer = redact(str(result.get("text") or ""))
         self.cost_usd += Decimal(str(result.get("cost_usd") or 0))
         if answer.strip():

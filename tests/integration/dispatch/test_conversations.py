@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.core.readable import dollars
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation, received
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.agent import Agent, bodies
@@ -46,7 +47,7 @@ async def test_each_turn_is_a_task_with_all_that_was_said(
     assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
     told = json.loads(path.read_text())
     assert [turn["prompt"] for turn in told["turns"]] == ["one", "two"]
-    assert f"US$ {told['cost_usd']:.6f} in all" in second.err
+    assert f"{dollars(told['cost_usd'])} in all" in second.err
 
 
 async def test_the_one_used_last_goes_on_and_bad_ones_are_told(
@@ -197,3 +198,29 @@ async def test_only_the_code_of_an_answer(workstation: Workstation, farm: Sshd, 
     assert (done.status, done.out) == (0, b"ls -l\n"), done.err
     refused = await workstation.run("claude-cheap", option, "--json", "x")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
+
+
+async def test_a_conversation_and_a_task_run_again_stay_on_their_pot(
+    workstation: Workstation, farm: Sshd, api: MessagesApi
+) -> None:
+    keys = {name: f"sk-ant-test-{name}-00000000000000000000" for name in ("PLAN", "PAID")}
+    api.state.keys = frozenset(keys.values())
+    workstation.environment |= keys
+    tables = "".join(f'[pots.{name.lower()}]\nkey_source = "env:{name}"\n' for name in keys)
+    (workstation.config_dir / "config.toml").write_text(tables)
+    commands: list[list[str]] = [
+        ["claude-cheap", "--conversation", "barn", "--pot", "paid", "one"],
+        ["claude-cheap", "-c", "two"],
+        ["claude-cheap", "--pot", "paid", "--id", "cow", "three"],
+        ["farmhand", "again", "cow"],
+        ["farmhand", "again", "cow", "--pot", "plan"],
+    ]
+    for command in commands:
+        done = await workstation.run(*command)
+        assert done.status == 0, done.err
+    assert [post.headers["x-api-key"] for post in api.posts] == [keys["PAID"]] * 4 + [keys["PLAN"]]
+    # One that is not there any more is no pot to stay on.
+    (workstation.config_dir / "config.toml").write_text(tables.replace("paid", "other"))
+    workstation.environment["PAID"] = keys["PAID"].replace("PAID", "MORE")
+    assert (await workstation.run("claude-cheap", "-c", "four")).status == 0
+    assert api.posts[-1].headers["x-api-key"] == keys["PLAN"]

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from farmhand.cli import offers
+from farmhand.cli import offers, rotate
+from farmhand.cli.checks import failed, station
 from farmhand.cli.checks.farm import pots_left, queue
 from farmhand.cli.status import pots_left as status_lines
+from farmhand.core.errors import WireError
 from farmhand.core.pots import PotSettings
 from farmhand.core.settings import Settings
 from farmhand.cost import queries
@@ -39,7 +42,36 @@ def test_doctor_is_red_for_a_spent_pot_that_leads_nowhere() -> None:
     bad = pots_left(status(state="spent"))
     assert (bad.state, bad.detail.endswith("; it is spent")) == ("red", True)
     assert "wait until plan is filled again" in bad.fix
+    assert pots_left(status(state="expired", until=1)).fix.startswith("set its new expires, ")
     assert pots_left(status(state="spent", next="paid")).state == "green"
+
+
+def test_doctor_looks_at_the_key_of_each_pot(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A", "B"):
+        monkeypatch.setenv(name, f"sk-ant-test-{name}-00000000000000000000")
+    good = station.of_each(station.key, CONF)
+    assert (good.state, good.detail.count("can be read")) == ("green", 2)
+    old = station.of_each(lambda conf: failed("old", f"rotate {conf.pot}"), CONF)
+    assert (old.state, old.detail, old.fix) == ("red", "pot plan: old; pot paid: old", "rotate plan; rotate paid")
+    monkeypatch.delenv("B")
+    bad = station.of_each(station.key, CONF)
+    assert (bad.state, "pot plan: env:A can be read" in bad.detail, "pot paid: " in bad.detail) == ("red", True, True)
+    monkeypatch.setenv("B", "sk-ant-test-A-00000000000000000000")
+    same = station.of_each(station.key, CONF)
+    assert (same.state, same.fix) == ("red", "give each pot a key of its own")
+
+
+def test_a_rotation_names_its_pot_where_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, called: str, **__: object) -> None:
+        raise WireError("key_missing", f"as {called}", "then farmhand rotate --resume")
+
+    monkeypatch.setattr(rotate, "rotate", stopped)
+    config = tmp_path / "config.toml"
+    config.write_text('[pots.plan]\nkey_source = "env:A"\n[pots.paid]\nkey_source = "env:B"\n')
+    done = CliRunner().invoke(rotate.command, ["--config", str(config), "--pot", "paid"], standalone_mode=False)
+    assert isinstance(done.exception, WireError)
+    assert done.exception.message == "as farmhand rotate --pot paid"
+    assert done.exception.hint == "then farmhand rotate --pot paid --resume"
 
 
 def test_tasks_that_wait_for_a_pot_are_no_lost_key() -> None:
@@ -53,8 +85,18 @@ def test_status_adds_up_what_the_hosts_spent(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("time.time", lambda: NOW)  # 2026-11-24 12:00
     watches = [HostWatch(name, Host(name, "x"), 1.0) for name in ("farm1", "farm2", "farm3")]
     watches[0].status, watches[1].status = status(spent_usd=7.25), status(spent_usd=30, state="spent")
+    watches[2].status = status(spent_usd=0)
     assert status_lines(CONF, watches) == ["pot plan: US$ 62.75 of 100 left, 12 days; it is spent"]
     assert status_lines(Settings(), watches) == []
+
+
+def test_status_does_not_call_a_pot_full_that_a_host_has_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: NOW)
+    watches = [HostWatch(name, Host(name, "x"), 1.0) for name in ("farm1", "farm2", "farm3")]
+    # One counts, one has started again and has no key, one does not answer.
+    watches[0].status, watches[1].status = status(spent_usd=7.25), {"pots": []}
+    left = "pot plan: US$ 92.75 of 100 left, 12 days; not counted: farm2, farm3 (farmhand cost counts all hosts)"
+    assert status_lines(CONF, watches) == [left]
 
 
 def test_cost_counts_the_charges_of_this_cycle_exactly() -> None:

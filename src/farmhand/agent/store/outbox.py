@@ -138,7 +138,7 @@ class MessageBatchStore:
     def out(self, no: int) -> list[BatchedAttempt]:
         """Return the attempts in the batch that have not ended."""
         crashes = "(SELECT sum(crashes) FROM attempt WHERE task_seq = t.seq)"
-        columns = f"a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, {crashes}, a.pot"
+        columns = f"a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, {crashes}, 0.0, a.pot"
         return [BatchedAttempt(*row) for row in self.ledger.rows(f"SELECT {columns} {_OUT} ORDER BY a.task_seq", no)]
 
     def wanted(self, no: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from farmhand.cli.say import one_line
@@ -70,6 +70,14 @@ def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Collection[s
             line = failed(f"{type(error).__name__}: {error}", "this is a fault of farmhand: report it")
         lines.append(replace(line, name=name, host=host))
     return lines
+
+
+def joined(lines: Sequence[Check]) -> Check:
+    """Return one check made of several: it is as the worst of them is, and has the fixes of those that are so."""
+    state = min((line.state for line in lines), key=("red", "unknown", "green").index)
+    fixes = dict.fromkeys(line.fix for line in lines if line.state == state and line.fix)
+    detail = "; ".join(f"{line.name}: {line.detail}" for line in lines)
+    return Check(state=state, detail=_line(detail), fix=_line("; ".join(fixes)))
 
 
 def _line(text: str) -> str:

@@ -148,7 +148,7 @@ def budget(status: dict[str, Any]) -> Check:
 
 def pots_left(status: dict[str, Any]) -> Check:
     """Check that no pot is spent or expired without another one that pays: each with what is left on this host."""
-    said, bad = [], []
+    said, bad, ended = [], [], False
     for pot in status["pots"]:
         if pot.get("limit_usd") is None:
             continue
@@ -156,9 +156,12 @@ def pots_left(status: dict[str, Any]) -> Check:
         rest = max(0, pico(limit - Decimal(str(pot.get("spent_usd") or 0))))
         spent = pot.get("state") == "spent"
         said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time(), spent=spent))
-        bad += [pot["name"]] if pot.get("state") != "open" and not pot.get("next") else []
+        if pot.get("state") != "open" and not pot.get("next"):
+            bad.append(pot["name"])
+            ended |= pot.get("state") == "expired"
     detail = "; ".join(said) or "no pot has an amount"
-    fix = f"wait until {' and '.join(bad)} is filled again, name another --pot, or set when_spent"
+    wait = "set its new expires" if ended else f"wait until {' and '.join(bad)} is filled again"
+    fix = f"{wait}, name another --pot, or set when_spent"
     return failed(detail, fix) if bad else passed(detail)
 
 

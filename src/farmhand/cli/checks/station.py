@@ -8,15 +8,17 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from farmhand import billing
 from farmhand.aws.credentials.expiry import Entry, Record
 from farmhand.billing.gateway import BASE_URL, OwnGateway
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
-from farmhand.cli.checks import Check, failed, passed, untold
+from farmhand.cli.checks import Check, failed, joined, passed, run, untold
 from farmhand.core.claude import login_path
-from farmhand.core.errors import NotConfigured, WireError
+from farmhand.core.errors import FarmhandError, NotConfigured, WireError
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.readable import counted
@@ -46,9 +48,9 @@ def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[
         ("shells", lambda: shells(ask_shell=ask_shell)),
         ("login", lambda: login(conf)),
         ("claude", lambda: claude(conf, ask=ask_claude)),
-        ("key", lambda: key(conf)),
-        ("key-age", lambda: key_age(conf)),
-        ("api", lambda: api(conf)),
+        ("key", lambda: of_each(key, conf)),
+        ("key-age", lambda: of_each(key_age, conf)),
+        ("api", lambda: of_each(api, conf)),
         ("spool", lambda: spool(conf)),
         ("prices", prices),
         ("aws-credential", lambda: aws_credential(conf)),
@@ -124,18 +126,32 @@ def claude(conf: Settings, *, ask: bool) -> Check:
     return passed(f"answers on the plan: {answer['text'][:40]}")
 
 
+def of_each(check: Callable[[Settings], Check], conf: Settings) -> Check:
+    """Check the key of each pot, where there are pots; else the one key."""
+    if not conf.pots:
+        return check(conf)
+    own = [conf._replace(pot=pot.name, key_source=pot.key_source) for pot in conf.pots]
+    return joined(run([(f"pot {each.pot}", partial(check, each)) for each in own], ()))
+
+
 def key(conf: Settings) -> Check:
-    """Check that the key's source can be read, and by its owner only."""
-    return passed(f"{conf.key_source} can be read (fingerprint {fingerprint(read_key(conf.key_source))})")
+    """Check that the key's source can be read, and by its owner only; and that no other pot has that key."""
+    found = read_key(conf.key_source)
+    for pot in conf.pots:
+        with suppress(FarmhandError):  # has its own line
+            if pot.name != conf.pot and read_key(pot.key_source) == found:
+                return failed(f"it is the key of the pot {pot.name} too", "give each pot a key of its own")
+    return passed(f"{conf.key_source} can be read (fingerprint {fingerprint(found)})")
 
 
 def key_age(conf: Settings) -> Check:
     """Check that the key is not older than the setting `key_max_age_days`, nor about to end, where that can be seen."""
     found = read_key(conf.key_source)
     days = age_days(conf, found)
-    said = f"the key has been here for {counted(round(days), 'day')} at least"
+    said, fix = f"the key has been here for {counted(round(days), 'day')} at least", "farmhand rotate"
+    fix += f" --pot {conf.pot}" if conf.pot else ""
     if is_old(days, conf):
-        return failed(f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
+        return failed(f"{said}, more than {conf.key_max_age_days:g}", fix)
     if not conf.admin_key_source:
         return passed(said)
     try:
@@ -146,7 +162,7 @@ def key_age(conf: Settings) -> Check:
         return passed(said)
     left = (ends - datetime.datetime.now(datetime.UTC)).total_seconds() / 86400
     said += f"; it ends on {ends.astimezone(datetime.UTC):%Y-%m-%d}"
-    return failed(said, "farmhand rotate") if left < KEY_ENDS_DAYS else passed(said)
+    return failed(said, fix) if left < KEY_ENDS_DAYS else passed(said)
 
 
 def api(conf: Settings) -> Check:
