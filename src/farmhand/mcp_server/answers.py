@@ -77,5 +77,5 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
 
 def _name(result: dict[str, Any]) -> str:
     labels = result.get("labels")
-    name = labels.get("path") if isinstance(labels, dict) else None
+    name = labels.get("path", labels.get("custom_id")) if isinstance(labels, dict) else None
     return f"{result['n']}: {name}" if isinstance(name, str) else str(result["n"])

@@ -114,6 +114,33 @@ async def test_a_batch_over_files_goes_on_where_it_was_killed(
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+async def test_a_file_of_requests_and_a_task_are_paid_by_the_pot(
+    batches: Workstation, farm: Sshd, agent_of_inventory: None, api: MessagesApi, tmp_path: Path
+) -> None:
+    key = tmp_path / "work/plain.txt"
+    key.parent.mkdir()
+    (batches.home / "repos.env").rename(key)
+    spare = tmp_path / "work/spare.txt"
+    spare.write_text("ANTHROPIC_API_KEY=sk-ant-test-of-the-spare-pot-0123456789")
+    spare.chmod(0o600)
+    (batches.config_dir / "config.toml").write_text(
+        f'[pots.plan]\nkey_source = "file:{key}"\n[pots.spare]\nkey_source = "file:{spare}"\n'
+    )
+    body = {"model": "haiku", "messages": [{"role": "user", "content": "Line"}]}
+    line = {"custom_id": "req-7", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (tmp_path / "work/requests.jsonl").write_text(json.dumps(line))
+    (tmp_path / "work/empty.jsonl").write_text("\n")
+    async with session(batches, tmp_path / "work") as one:
+        assert "Loopback answer to 3 bytes" in await one.call("farm_task", prompt="One")
+        assert "[1: req-7] Loopback answer to 4 bytes" in await one.ended(
+            id_in(await one.call("farm_batch", file="requests.jsonl"))
+        )
+        assert "has no task in it; nothing was sent" in await one.call("farm_batch", file="empty.jsonl")
+        spare.write_text("not here today")
+        assert "may hold secrets" in await one.call("farm_task", prompt="x", files=["spare.txt"])
+    assert received(api) == ["One", "Line"]
+
+
 async def test_a_list_of_tasks_is_ended_and_what_it_cost_is_known(
     batches: Workstation, agent_of_inventory: None, api: MessagesApi, tmp_path: Path
 ) -> None:
