@@ -121,6 +121,10 @@ class Farm:
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
         leases = job.leases()
+        if entry.kind == "task":
+            leases = [entry.id]
+            with suppress(FarmhandError):  # it is not in the spool
+                await self._verb("flush", "--drop", entry.id)
         for first in range(0, len(leases), _IDS):
             with suppress(FarmhandError):  # a host that is down has them till it is up
                 await self._verb("cancel", *leases[first : first + _IDS])

@@ -323,3 +323,20 @@ async def test_a_server_ends_with_its_client_also_where_stdin_stays_open(worksta
     finally:
         os.close(write)
         os.close(read)
+
+
+async def test_a_cancelled_task_that_waits_at_a_host_or_in_the_spool_is_never_sent(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    api.state.latency_s = 30
+    async with session(workstation, tmp_path / "work") as one:
+        cut_off = id_in(await one.call("farm_task", prompt="Cut off", wait_s=0))
+        await until(lambda: len(api.posts) == 1)
+        os.kill(int((jobs(workstation) / cut_off / "pid").read_text()), signal.SIGKILL)
+        assert "is cancelled" in await one.call("farm_cancel", id=cut_off)
+        status, answer = await agent.call("GET", f"/v1/tasks/{cut_off}")
+        assert (status, answer["task"]["state"]) == (200, "cancelled")
+        farm.stop()
+        spooled = id_in(await one.call("farm_task", prompt="Later"))
+        assert "is cancelled" in await one.call("farm_cancel", id=spooled)
+        assert not list((workstation.home / ".local/state/farmhand/spool/waiting").iterdir())
