@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +342,19 @@ async def test_a_cancelled_task_that_waits_at_a_host_or_in_the_spool_is_never_se
         spooled = id_in(await one.call("farm_task", prompt="Later"))
         assert "is cancelled" in await one.call("farm_cancel", id=spooled)
         assert not list((workstation.home / ".local/state/farmhand/spool/waiting").iterdir())
+
+
+async def test_a_batch_that_was_killed_as_it_was_sent_is_cancelled_where_it_has_arrived(
+    batches: Workstation, farm: Sshd, agent_of_inventory: None, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    api.state.latency_s = 30
+    async with session(batches, tmp_path / "work") as one:
+        batch = id_in(await one.call("farm_batch", tasks=["a", "b"]))
+        await until(lambda: len(api.posts) == 2)
+        os.killpg(int((jobs(batches) / batch / "pid").read_text()), signal.SIGKILL)
+        with closing(sqlite3.connect(jobs(batches) / batch / "out.jsonl.farmhand")) as journal, journal:
+            (arrived,) = journal.execute("SELECT lease FROM line WHERE n = 2").fetchone()
+            journal.execute("UPDATE line SET lease = ? WHERE n = 1", (f"{batch}-1-00000000",))
+        assert "is cancelled" in await one.call("farm_cancel", id=batch)
+        status, answer = await agent.call("GET", f"/v1/tasks/{arrived}")
+        assert (status, answer["task"]["state"]) == (200, "cancelled")
