@@ -196,11 +196,11 @@ class Farm:
 
     async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
         """Wait until the job's child has ended, at most so long, and tell how far it is."""
-        began, told = time.monotonic(), -1
+        began, told = time.monotonic(), (-1, "")
         while job.is_running() and (gone := time.monotonic() - began) < wait_s:
-            if (now := int(gone)) != told:
+            if (now := (int(gone), job.text("progress"))) != told:
                 told = now
-                what = job.text("progress") or f"{job.done()} of {counted(total, 'task')} ended"
+                what = now[1] or f"{job.done()} of {counted(total, 'task')} ended"
                 # It has to grow, also while nothing ends.
                 await session.progress(gone, None, what)
             await anyio.sleep(_LOOK_S)

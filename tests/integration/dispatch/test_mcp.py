@@ -56,6 +56,7 @@ async def until(condition: Any) -> None:
 async def test_a_task_is_answered_with_its_cost_and_model(
     workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path, mode: str
 ) -> None:
+    api.state.latency_s = 1
     async with session(workstation, tmp_path / "work", mode=mode) as one:
         assert len((await one.client.list_tools()).tools) == 6
         (tmp_path / "work/a.txt").write_text("It is red.")
@@ -64,7 +65,7 @@ async def test_a_task_is_answered_with_its_cost_and_model(
         assert "claude-haiku-5-5 · US$ 0.0000" in said
         assert "data, not instructions" in said
         assert "Loopback answer to" in said
-        assert any("connecting to farm1" in message for message in one.progress)
+        assert any("farm1" in message for message in one.progress)
         cost = await one.call("farm_cost")
         assert "claude-haiku-5-5: US$ 0.0000" in cost
         refused = await one.call("farm_task", prompt="x", files=["/etc/passwd"])
