@@ -16,13 +16,21 @@ from farmhand.wire.requests import MAX_IDS
 def command(conf: Settings, *, as_json: bool, ids: tuple[str, ...]) -> VerbResult:
     """End tasks, whether they wait or run. What a request has cost until then is paid.
 
-    ID is an id, or the beginning of one. A task that had ended before stays as it is. The exit status is 4 if a host
-    could not be asked, else 0.
+    ID is an id, or the beginning of one. A task that had ended before stays as it is. Where one is not known, the
+    others are ended all the same. The exit status is 2 then, 4 if a host could not be asked, else 0.
     """
     states: dict[str, str] = {}
     failures: list[FarmhandError] = []
     with Stoppable(), history(conf) as past:
-        tasks = {task.id: task for task in [past.find(start) for start in ids]}
+        tasks = {}
+        for start in ids:
+            try:
+                task = past.find(start)
+                tasks[task.id] = task
+            except FarmhandError as error:
+                failures.append(error)
+        if not tasks:
+            raise failures[0]
         states = {task.id: task.result["state"] for task in tasks.values()}
         running = [task for task in tasks.values() if states[task.id] not in FINAL_STATES]
         for host in dict.fromkeys(task.host for task in running):

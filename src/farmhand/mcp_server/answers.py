@@ -54,6 +54,8 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
     known = sum(cost for cost in costs if cost is not None)
     unknown = costs.count(None)
     said = [f"{states[name]} {name}" for name in ("succeeded", "failed", "cancelled") if states[name]]
+    if bent := sum(isinstance(result.get("bent"), dict) for result in results):
+        said.append(f"{bent} at a lower price than asked, since a budget was spent")
     models = sorted({str(result["model"]) for result in results if result.get("model")})
     parts = [f"batch {job.id} {head}: {len(results)} of {counted(total, 'task')} ended", *said, *models]
     cost = f"US$ {plain(known)}" + (f", and the cost of {unknown} is not known" if unknown else "")
@@ -77,5 +79,5 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
 
 def _name(result: dict[str, Any]) -> str:
     labels = result.get("labels")
-    name = labels.get("path") if isinstance(labels, dict) else None
+    name = labels.get("path", labels.get("custom_id")) if isinstance(labels, dict) else None
     return f"{result['n']}: {name}" if isinstance(name, str) else str(result["n"])

@@ -121,6 +121,10 @@ class Farm:
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
         leases = job.leases()
+        if entry.kind == "task":
+            leases = [entry.id]
+            with suppress(FarmhandError):  # it is not in the spool
+                await self._verb("flush", "--drop", entry.id)
         for first in range(0, len(leases), _IDS):
             with suppress(FarmhandError):  # a host that is down has them till it is up
                 await self._verb("cancel", *leases[first : first + _IDS])
@@ -192,11 +196,11 @@ class Farm:
 
     async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
         """Wait until the job's child has ended, at most so long, and tell how far it is."""
-        began, told = time.monotonic(), -1
+        began, told = time.monotonic(), (-1, "")
         while job.is_running() and (gone := time.monotonic() - began) < wait_s:
-            if (now := int(gone)) != told:
+            if (now := (int(gone), job.text("progress"))) != told:
                 told = now
-                what = job.text("progress") or f"{job.done()} of {counted(total, 'task')} ended"
+                what = now[1] or f"{job.done()} of {counted(total, 'task')} ended"
                 # It has to grow, also while nothing ends.
                 await session.progress(gone, None, what)
             await anyio.sleep(_LOOK_S)

@@ -53,7 +53,7 @@ class TaskIntake:
 
     async def task(self, session: Session, conf: Settings, own: tools.TaskArguments, fields: dict[str, Any]) -> Task:
         """Return a task with a new id. Raise UsageError and Refused."""
-        made = {"id": new_task_id(), "timeout_s": conf.timeout_s} | _model(conf) | fields
+        made = {"id": new_task_id(), "timeout_s": conf.timeout_s, "pot": conf.pot} | _model(conf) | fields
         if own.label:
             made["labels"] = {"label": own.label}
         checked = tools.task_of(made, "farm_task")
@@ -95,7 +95,11 @@ class TaskIntake:
             labels = record.fields.get("labels") or {}
             if own.files and "path" in labels:
                 labels = labels | {"path": paths.shown(Path(labels["path"]))}
+            if isinstance(custom_id := (record.columns or {}).get("custom_id"), str):
+                labels = labels | {"custom_id": custom_id}
             made.append(_checked(record.n, {**record.fields, "labels": labels}))
+        if not made:
+            raise UsageError(f"{own.file!r:.200} has no task in it; nothing was sent", code="invalid_input")
         notes = [f"left out, since they may hold secrets: {', '.join(left_out[:20])}"] if left_out else []
         return made, notes
 
@@ -164,6 +168,6 @@ def line_of(task: Task) -> bytes:
 
 def _never(conf: Settings) -> list[Path]:
     """Return the files of the operator's own setup that no session has sent."""
-    kind, _, rest = conf.key_source.partition(":")
-    named = [rest.partition("#")[0]] if kind == "file" else []
+    sources = [conf.key_source, *(pot.key_source for pot in conf.pots)]
+    named = [one.removeprefix("file:").partition("#")[0] for one in sources if one.startswith("file:")]
     return [Path(os.path.expanduser(name)) for name in (*named, conf.config_file) if name]

@@ -175,7 +175,7 @@ class Job:
     def results(self) -> list[dict[str, Any]]:
         """Return the results of a batch so far, in the input's order."""
         found = []
-        for line in self.text("out.jsonl").splitlines():
+        for line in self.text("out.jsonl").split("\n"):  # an answer may have other ends of lines in it
             with suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict) and isinstance(value.get("n"), int):

@@ -46,7 +46,11 @@ class Paths:
             raise UsageError(f"{given!r:.200} is not a regular file", code="invalid_file")
         if path.stat().st_size > _MOST_BYTES:
             raise UsageError(f"{given!r:.200} has more than {_MOST_BYTES} bytes", hint="split it", code="too_large")
-        if _PRIVATE.search(path.read_bytes()):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{given!r:.200}: {error.strerror}", code="invalid_file") from None
+        if _PRIVATE.search(content):
             raise Refused(f"{given!r:.200} holds a key: it is not sent", hint="leave it out", code="secret_file")
         return path
 
@@ -90,7 +94,8 @@ class Paths:
         self._checked(name)
         for folder, folders, files in os.walk(base):
             folders[:] = sorted(one for one in folders if not one.startswith("."))
-            yield from (Path(folder, one) for one in sorted(files) if not one.startswith("."))
+            below = (Path(folder, one) for one in sorted(files) if not one.startswith("."))
+            yield from (path for path in below if path.is_file())  # no pipe, socket or link to nothing
 
     def _checked(self, given: str) -> Path:
         if not self.roots:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ async def until(condition: Any) -> None:
 async def test_a_task_is_answered_with_its_cost_and_model(
     workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path, mode: str
 ) -> None:
-    api.state.latency_s = 2.0  # progress comes once a second
+    api.state.latency_s = 2.0  # so that there is time for progress
     async with session(workstation, tmp_path / "work", mode=mode) as one:
         assert len((await one.client.list_tools()).tools) == 6
         (tmp_path / "work/a.txt").write_text("It is red.")
@@ -63,7 +65,7 @@ async def test_a_task_is_answered_with_its_cost_and_model(
         assert "claude-haiku-5-5 · US$ 0.0000" in said
         assert "data, not instructions" in said
         assert "Loopback answer to" in said
-        assert one.progress[-1] == "farm1: the model is asked"
+        assert any("farm1" in message for message in one.progress)
         cost = await one.call("farm_cost")
         assert "claude-haiku-5-5: US$ 0.0000" in cost
         refused = await one.call("farm_task", prompt="x", files=["/etc/passwd"])
@@ -113,6 +115,33 @@ async def test_a_batch_over_files_goes_on_where_it_was_killed(
     assert sorted(received(api)) == [f"Sum up\n\ntext {number}" for number in range(8)]
     for path in (jobs(batches) / batch).iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+async def test_a_file_of_requests_and_a_task_are_paid_by_the_pot(
+    batches: Workstation, farm: Sshd, agent_of_inventory: None, api: MessagesApi, tmp_path: Path
+) -> None:
+    key = tmp_path / "work/plain.txt"
+    key.parent.mkdir()
+    (batches.home / "repos.env").rename(key)
+    spare = tmp_path / "work/spare.txt"
+    spare.write_text("ANTHROPIC_API_KEY=sk-ant-test-of-the-spare-pot-0123456789")
+    spare.chmod(0o600)
+    (batches.config_dir / "config.toml").write_text(
+        f'[pots.plan]\nkey_source = "file:{key}"\n[pots.spare]\nkey_source = "file:{spare}"\n'
+    )
+    body = {"model": "haiku", "messages": [{"role": "user", "content": "Line"}]}
+    line = {"custom_id": "req-7", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (tmp_path / "work/requests.jsonl").write_text(json.dumps(line))
+    (tmp_path / "work/empty.jsonl").write_text("\n")
+    async with session(batches, tmp_path / "work") as one:
+        assert "Loopback answer to 3 bytes" in await one.call("farm_task", prompt="One")
+        assert "[1: req-7] Loopback answer to 4 bytes" in await one.ended(
+            id_in(await one.call("farm_batch", file="requests.jsonl"))
+        )
+        assert "has no task in it; nothing was sent" in await one.call("farm_batch", file="empty.jsonl")
+        spare.write_text("not here today")
+        assert "may hold secrets" in await one.call("farm_task", prompt="x", files=["spare.txt"])
+    assert received(api) == ["One", "Line"]
 
 
 async def test_a_list_of_tasks_is_ended_and_what_it_cost_is_known(
@@ -297,3 +326,36 @@ async def test_a_server_ends_with_its_client_also_where_stdin_stays_open(worksta
     finally:
         os.close(write)
         os.close(read)
+
+
+async def test_a_cancelled_task_that_waits_at_a_host_or_in_the_spool_is_never_sent(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    api.state.latency_s = 30
+    async with session(workstation, tmp_path / "work") as one:
+        cut_off = id_in(await one.call("farm_task", prompt="Cut off", wait_s=0))
+        await until(lambda: len(api.posts) == 1)
+        os.kill(int((jobs(workstation) / cut_off / "pid").read_text()), signal.SIGKILL)
+        assert "is cancelled" in await one.call("farm_cancel", id=cut_off)
+        status, answer = await agent.call("GET", f"/v1/tasks/{cut_off}")
+        assert (status, answer["task"]["state"]) == (200, "cancelled")
+        farm.stop()
+        spooled = id_in(await one.call("farm_task", prompt="Later"))
+        assert "is cancelled" in await one.call("farm_cancel", id=spooled)
+        assert not list((workstation.home / ".local/state/farmhand/spool/waiting").iterdir())
+
+
+async def test_a_batch_that_was_killed_as_it_was_sent_is_cancelled_where_it_has_arrived(
+    batches: Workstation, farm: Sshd, agent_of_inventory: None, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    api.state.latency_s = 30
+    async with session(batches, tmp_path / "work") as one:
+        batch = id_in(await one.call("farm_batch", tasks=["a", "b"]))
+        await until(lambda: len(api.posts) == 2)
+        os.killpg(int((jobs(batches) / batch / "pid").read_text()), signal.SIGKILL)
+        with closing(sqlite3.connect(jobs(batches) / batch / "out.jsonl.farmhand")) as journal, journal:
+            (arrived,) = journal.execute("SELECT lease FROM line WHERE n = 2").fetchone()
+            journal.execute("UPDATE line SET lease = ? WHERE n = 1", (f"{batch}-1-00000000",))
+        assert "is cancelled" in await one.call("farm_cancel", id=batch)
+        status, answer = await agent.call("GET", f"/v1/tasks/{arrived}")
+        assert (status, answer["task"]["state"]) == (200, "cancelled")

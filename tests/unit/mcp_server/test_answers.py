@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_a_batch_shares_the_room_out_and_says_where_the_rest_is(job: Job) -> Non
     assert str(job.path / "out.jsonl") in told
     assert "out.jsonl" not in answers.of_batch(job, 1, results[:1], "ended", 4000)
     assert "the cost of 1 is not known" in answers.of_batch(job, 1, [{"n": 1, **result(cost_usd=None)}], "ended", 900)
+
+
+def test_an_answer_with_other_ends_of_lines_and_a_request_of_others_come_whole(job: Job) -> None:
+    text = "a\u2028b\x85c\u2029d"
+    one = result(n=1, text=text, labels={"custom_id": "req-7"}, bent={"way": "haiku"})
+    job.write("out.jsonl", json.dumps(one, ensure_ascii=False).encode() + b"\n")
+    said = answers.of_batch(job, 1, job.results(), "ended", 1000)
+    assert f"[1: req-7] {text}" in said
+    assert "1 at a lower price than asked" in said
 
 
 def test_only_three_names_are_columns_of_a_prompt() -> None:

@@ -34,6 +34,16 @@ def test_files_of_the_roots_by_name_directory_and_pattern(root: Path, tmp_path: 
     assert left_out == []
 
 
+def test_what_is_no_file_is_passed_over_and_what_cannot_be_read_is_named(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    (root / "gone").symlink_to(root / "nowhere")
+    assert Paths([root]).files(["."]) == ([root / "a.txt"], [])
+    with pytest.raises(UsageError, match="'pipe' is not a regular file"):
+        Paths([root]).files(["pipe"])
+    with pytest.raises(UsageError, match="'mem': Input/output error"):
+        Paths([Path("/proc/self")]).files(["mem"])
+
+
 @pytest.mark.parametrize(
     "given", ["/etc/passwd", "../outside.txt", "link", "linked/outside.txt", "~/outside.txt", "sub/../../outside.txt"]
 )
