@@ -330,7 +330,11 @@ def test_our_own_files_are_told_apart(tmp_path: Path) -> None:
     assert type(source([str(path)], "auto", None, {})[0]) is JsonLines
     with pytest.raises(UsageError, match="--drop is for requests of others"):
         source([str(path)], "auto", None, {}, drop=["temperature"])
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text(json.dumps(chat()) + "\n")
     with pytest.raises(UsageError, match="are not for --format openai"):
         source([str(path)], "openai", "{prompt}", {})
+    with pytest.raises(UsageError, match="are not for --format openai"):
+        source([str(theirs)], "auto", None, {}, ["custom_id"])
     [record] = read(tmp_path, text=path.read_text(), form="openai").records()
     assert record.problem == "has the field 'prompt', which a request does not have"
