@@ -108,6 +108,8 @@ class FarmModel(llm.Model):
                 turns[-1][2].extend(files)
             else:
                 turns.append((message.role, texts, files))
+        if not turns:
+            raise llm.ModelError("farmhand: the prompt is empty")
         if [role for role, _, _ in turns] != (["user", "assistant"] * len(turns))[: len(turns)] or len(turns) % 2 == 0:
             raise llm.ModelError("farmhand: a conversation is turns of user and model, and ends with the user's")
         if system:
@@ -144,8 +146,11 @@ def _file(attachment: Any) -> dict[str, str]:
 
 def _command() -> list[str]:
     """Return the words that start farmhand. Raise llm.ModelError."""
-    if given := os.environ.get("LLM_FARMHAND_COMMAND"):
-        return shlex.split(given)
+    if given := os.environ.get("LLM_FARMHAND_COMMAND", "").strip():
+        try:
+            return shlex.split(given)
+        except ValueError as error:
+            raise llm.ModelError(f"farmhand: LLM_FARMHAND_COMMAND is no command: {error}") from None
     found = shutil.which("farmhand") or shutil.which("farmhand", path=str(Path.home() / ".local/bin"))
     if found is None:
         raise llm.ModelError(f"farmhand: the command is not found ({_MISSING})")

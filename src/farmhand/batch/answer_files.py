@@ -15,6 +15,7 @@ from farmhand.gateway.dialects.parts import AnswerPart, ChatUsage, Stop
 _TYPES = {
     **dict.fromkeys(("bad_key", "dead_key", "no_key", "key_missing"), "authentication_error"),
     **dict.fromkeys(("billing_error", "budget", "spend_limit"), "billing_error"),
+    **dict.fromkeys(("invalid_request", "request_too_large"), "invalid_request_error"),
     **dict.fromkeys(("invalid_task", "invalid_schema", "invalid_file", "too_large"), "invalid_request_error"),
     **dict.fromkeys(("unknown_model", "not_found_error"), "not_found_error"),
     **{name: name for name in ("authentication_error", "invalid_request_error", "overloaded_error")},

@@ -272,6 +272,8 @@ def _decode(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
+        if data.startswith(b"\x1f\x8b"):
+            raise BadRecord("is compressed (gunzip it first)") from None
         other = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
         hint = f"convert it first, perhaps with iconv -f {other} -t UTF-8"
         raise BadRecord(f"is not valid UTF-8 at byte {error.start} ({hint})") from None

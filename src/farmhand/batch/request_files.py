@@ -35,6 +35,7 @@ _READERS: dict[str, Callable[[bytes, Mapping[str, str]], Turn]] = {
 _FIELDS = {"openai": ("custom_id", "method", "url", "body"), "anthropic": ("custom_id", "params")}
 #: The field of the Messages API by the one of OpenAI's that it was made of.
 _THEIRS = {"stop_sequences": "stop", "output_config": "response_format"}
+_NOT_IN_A_TASK = "something that a task has not"
 _SAMPLING = "a setting that the current models do not take"
 _TOOLS = "a tool of the client's, which nobody here runs"
 _MESSAGES = TABLES["messages.request"]
@@ -47,7 +48,7 @@ TASK_TABLES: Mapping[str, Table] = {
         {
             **_MESSAGES.refused,
             "stream": "a request for a stream, and a batch has whole answers",
-            "stop_sequences": "something that a task has not",
+            "stop_sequences": _NOT_IN_A_TASK,
             "temperature top_k top_p": _SAMPLING,
             "thinking": "a setting for thinking, which a task does not do",
             "tools": (_TOOLS, "for an answer in a form of your own give a schema"),
@@ -81,7 +82,7 @@ TASK_TABLES: Mapping[str, Table] = {
         },
         unknown="a source that farmhand does not know",
     ),
-    "task.output_config": table("format", refused={"effort task_budget": "something that a task has not"}),
+    "task.output_config": table("format", refused={"effort task_budget": _NOT_IN_A_TASK}),
 }
 
 
@@ -111,7 +112,10 @@ class RequestLines(JsonLines):
         if whole is None:
             yield from super().records()
             return
-        for n, one in enumerate(whole, start=1):
+        requests, strange = whole
+        if strange:
+            yield InputRecord(1, None, f"has the field {plain(strange)!r} beside requests (take it out)")
+        for n, one in enumerate(requests, start=1):
             yield self._record(n, lambda one=one: one)  # type: ignore[misc]  # bound at once
 
     def _record(self, n: int, read: Callable[[], Any]) -> InputRecord:
@@ -146,7 +150,7 @@ class RequestLines(JsonLines):
         try:
             return {**self._defaults, **self._task(record, body)}
         except BadRequest as error:
-            raise BadRecord(f"is no request that can be read: {where}.{error.path}: {error.why}") from None
+            raise BadRecord(f"is no request that can be read: {_at(where, error.path)}: {error.why}") from None
         except CannotCarry as error:
             raise BadRecord(_refusal(where, error)) from None
 
@@ -165,6 +169,12 @@ class RequestLines(JsonLines):
             raise CannotCarry("stream", "a request for a stream, and a batch has whole answers")
         if body.get("tools"):
             raise CannotCarry("tools", _TOOLS, "for an answer in a form of your own give a schema")
+        # The gateway's readers take these as advice: how much is thought before the answer.
+        efforts = {"reasoning_effort": body.get("reasoning_effort")}
+        efforts["reasoning.effort"] = object_at(body, "reasoning", "").get("effort")
+        for path, effort in efforts.items():
+            if effort not in (None, "none"):
+                raise CannotCarry(path, _NOT_IN_A_TASK)
         turn = reader(json.dumps({**body, "model": fields["model"]}).encode(), {})
         names = _THEIRS if turn.dialect == "chat" else _THEIRS | {"output_config": "text.format"}
         if turn.carries.prefill:
@@ -220,7 +230,7 @@ def form_of_file(file: IO[bytes]) -> str:
     A task of ours has neither `custom_id` nor `body` nor `params`.
     """
     whole = _document(file)
-    first = next(iter(whole), None) if whole is not None else _first_line(file)
+    first = next(iter(whole[0]), None) if whole is not None else _first_line(file)
     if not isinstance(first, dict) or "custom_id" not in first:
         return ""
     return next((form for form, names in _FIELDS.items() if first.keys() & set(names[1:])), "")
@@ -234,8 +244,11 @@ def _first_line(file: IO[bytes]) -> Any:
         return None
 
 
-def _document(file: IO[bytes]) -> list[Any] | None:
-    """Return the requests of a file that is one JSON document: a list, or an object with `requests`; else None."""
+def _document(file: IO[bytes]) -> tuple[list[Any], str] | None:
+    """Return the requests of a file that is one JSON document: a list, or an object with `requests`; else None.
+
+    Second is a field that such an object should not have; "": it has none.
+    """
     first = _first_line(file)
     if (isinstance(first, dict) and "requests" not in first) or file.seek(0, 2) > MAX_DOCUMENT:
         return None
@@ -245,7 +258,8 @@ def _document(file: IO[bytes]) -> list[Any] | None:
     except BadRecord:
         return None
     found = value.get("requests") if isinstance(value, dict) else value
-    return found if isinstance(found, list) else None
+    strange = sorted(value.keys() - {"requests"}) if isinstance(value, dict) else []
+    return (found, (strange or [""])[0]) if isinstance(found, list) else None
 
 
 def _conversation(messages: Any, walk: Walk) -> dict[str, Any]:
@@ -339,9 +353,13 @@ def _prefill(path: str) -> CannotCarry:
     return CannotCarry(path, "ended by the beginning of an answer, with which no task goes on")
 
 
+def _at(where: str, path: str) -> str:
+    return f"{where}.{path}" if path else where
+
+
 def _refusal(where: str, error: CannotCarry) -> str:
     hint = "" if error.hint == "stream it" else error.hint
     if not hint and re.fullmatch(r"[\w.]+", error.path) and error.path not in ("messages", "input"):
         hint = f"--drop {error.path} leaves it out"
     what = error.what.replace("this gateway", "farmhand")
-    return f"cannot be carried: {where}.{error.path} is {what}{f' ({hint})' if hint else ''}"
+    return f"cannot be carried: {_at(where, error.path)} is {what}{f' ({hint})' if hint else ''}"

@@ -60,11 +60,11 @@ def source(
         table = Csv(file, defaults, made, "\t" if suffix == ".tsv" else _delimiter(file), keep)
         return table, {"form": "csv", **same}
     file = _open(names[0])
-    if form in OTHERS or (form == "auto" and text is None and keep is None):
+    if form in OTHERS or (form == "auto" and text is None):
         found = _requests(file, form, defaults, model, drop)
         if found is not None:
             if text is not None or keep is not None:
-                raise UsageError(f"--template and --keep are not for --format {form}", hint="leave them out")
+                raise UsageError(f"--template and --keep are not for --format {found.form}", hint="leave them out")
             return found, {"form": found.form, "drop": [*drop]} | same
     if drop:
         raise UsageError(f"--drop is for requests of others (--format {' or '.join(OTHERS)})")

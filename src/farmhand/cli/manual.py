@@ -50,6 +50,12 @@ class VerbCommand(click.Command):
 class VerbGroup(click.Group):
     """A group of verbs, whose help ends in the same way."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs with their help lines, which are not cut off."""
+        with formatter.section("Verbs"):
+            found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+            formatter.write_dl([(name, verb.get_short_help_str(500)) for name, verb in found if verb is not None])
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write examples, exit codes and the docs' page."""
         super().format_epilog(ctx, formatter)

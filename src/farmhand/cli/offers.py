@@ -154,7 +154,7 @@ def _conversations(_given: dict[str, Any], _word: str) -> list[str]:
 
 #: Metavar → what is offered for it. tests/unit/cli/test_offers.py checks that every other one is in OPEN.
 _OFFERS: dict[str, _Offer] = {
-    **dict.fromkeys(("FILE", "FILE|JSON", "FILE|TEXT", "IN", "PATH", "[ANSIBLE-PLAYBOOK OPTIONS]"), _files),
+    **dict.fromkeys(("FILE", "[FILE]", "FILE|JSON", "FILE|TEXT", "IN", "PATH", "[ANSIBLE-PLAYBOOK OPTIONS]"), _files),
     **dict.fromkeys(("DIR", "REPO"), _directories),
     "BEND": lambda _given, _word: WAYS,
     "BATCH": _of_ledgers("batch"),

@@ -73,6 +73,9 @@ def main(given: dict[str, Any]) -> int:
             return chat.main(given, conf, extract, early_connection)
         # A prompt from stdin comes whenever its writer ends: no connection waits for that.
         task = _task(given, conf) if given["prompt"] is None or "-" in given["file"] else None
+        if task and (pot := task.get("pot", conf.pot)) != conf.pot:
+            # That of --task: its keys are the ones to send.
+            conf = settings.load(given["config"], **flags | {"pot": pot})
         if conf.place in settings.AWS_PLACES:
             from farmhand.cli.cloud import task as on_fargate
 

@@ -63,5 +63,8 @@ def batch_span(conf: Settings, book: BatchLedger, say: Callable[[str], None]) ->
         raise
     finally:
         cost = (totals.cost_pico - spent) / PICO_PER_USD
-        span.end(error, cost=cost, tasks=totals.finished_now, failed=totals.failed - failed)
+        # Tokens are the tasks' to tell: 0 would be a lie.
+        unknown = {"input": None, "output": None, "cache_read": None, "cache_creation": None}
+        known = {"cost": cost, "tasks": totals.finished_now, "failed": totals.failed - failed}
+        span.end(error, finish="", **unknown, **known)
         tracing.close()

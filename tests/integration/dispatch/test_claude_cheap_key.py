@@ -82,3 +82,21 @@ async def test_a_key_in_a_variable_reaches_no_program_but_the_one_that_prints_a_
     seen = {path.stem: path.read_text() for path in tmp_path.glob("*.env")}
     assert sorted(seen) == ["mail", "notify-send", "ssh", "up"]
     assert [name for name, text in seen.items() if key in text or "PATH=" not in text] == []
+
+
+async def test_the_pot_of_a_written_task_says_which_key_is_sent(
+    workstation: Workstation, farm: Sshd, api: MessagesApi
+) -> None:
+    keys = {pot: f"sk-ant-test-{secrets.token_hex(16)}" for pot in ("plan", "paid")}
+    api.state.keys = frozenset(keys.values())
+    workstation.environment |= {f"{pot.upper()}_KEY": key for pot, key in keys.items()}
+    tables = "".join(f'[pots.{pot}]\nkey_source = "env:{pot.upper()}_KEY"\n' for pot in keys)
+    (workstation.config_dir / "config.toml").write_text(tables)
+    for pot in ("paid", "plan"):
+        task = json.dumps({"prompt": "hi", "pot": pot}).encode()
+        done = await workstation.run("farmhand", "run", "--task", "-", stdin=task)
+        assert done.status == 0, done.err
+        assert api.posts[-1].headers["x-api-key"] == keys[pot]
+    done = await workstation.run("farmhand", "run", "--task", "-", stdin=b'{"prompt": "hi", "pot": "nope"}')
+    assert (done.status, "there is no pot 'nope' (known: plan, paid)" in done.err) == (2, True)
+    assert len(api.posts) == 2

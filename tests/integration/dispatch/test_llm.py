@@ -78,6 +78,8 @@ async def test_a_schema_and_failures_are_one_line(
         (["-m", "farm/claude-nothing-1", "p"], {}, "does not know the model"),
         (["-m", "farm/haiku", "p"], {"FARMHAND_KEY_SOURCE": "env:NOT_SET"}, "NOT_SET is not set"),
         (["-m", "farm/haiku", "p"], {"LLM_FARMHAND_COMMAND": "/nowhere/farmhand"}, "/nowhere/farmhand: No such file"),
+        (["-m", "farm/haiku", "p"], {"LLM_FARMHAND_COMMAND": "'farmhand"}, "is no command: No closing quotation"),
+        (["-m", "farm/haiku", ""], {}, "the prompt is empty"),
         (["-m", "farm/haiku", "-T", "llm_time", "p"], {}, "does not support tools"),
     ):
         before = dict(workstation.environment)

@@ -44,6 +44,7 @@ async def test_a_batch_is_one_trace(tmp_path: Path, api: MessagesApi, workstatio
         assert [span.parent for span in tasks] == [batch.id, batch.id]
         assert {span.parent for span in requests} == {span.id for span in tasks}
         assert (batch.attributes[names.TASKS], batch.attributes[names.FAILED], batch.failed) == (2, 0, False)
+        assert not {names.INPUT, names.OUTPUT, names.CACHE_READ, names.CACHE_CREATION} & batch.attributes.keys()
         assert batch.attributes[names.COST] == pytest.approx(sum(span.attributes[names.COST] for span in tasks))
         assert {span.attributes[names.IN_BATCH] for span in spans} == {batch.attributes[names.IN_BATCH]}
         for secret in (b"secret", b"canary", DEFAULT_KEY.encode()):

@@ -15,6 +15,7 @@ from openai.types.responses import Response
 
 from farmhand.batch.begin import InvalidInput, open_journal
 from farmhand.core.errors import UsageError
+from farmhand.meter.errors import STATUS_CODE
 from tests.unit.batch.test_keep import run
 from tests.unit.batch.test_request_files import HI, SCHEMA, chat, messages, responses
 
@@ -96,6 +97,13 @@ def test_the_anthropic_package_reads_them(tmp_path: Path) -> None:
         ("api_error", "declined (rephrase)"),
         ("billing_error", "spent"),
     ]
+
+
+@pytest.mark.parametrize("status", sorted(STATUS_CODE))
+def test_the_api_s_own_refusals_keep_their_type(tmp_path: Path, status: int) -> None:
+    end = {**FAILED, "error": {"code": STATUS_CODE[status], "message": "no"}}
+    found = json.loads(answers(tmp_path, messages(), ends=[end]).read_text())["result"]["error"]["error"]["type"]
+    assert found == {400: "invalid_request_error", 413: "invalid_request_error"}.get(status, STATUS_CODE[status])
 
 
 @pytest.mark.parametrize("line", [chat(), messages()])

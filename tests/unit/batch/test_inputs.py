@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -139,6 +140,13 @@ def test_csv_in_another_encoding_says_how_it_is_converted(tmp_path: Path, encodi
     made, _ = source([str(path)], "auto", "{name}", {})
     *_, last = made.records()
     assert last.problem.endswith(f"perhaps with iconv -f {named} -t UTF-8)")
+
+
+def test_a_compressed_file_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'"a"\n'))
+    made, _ = source([str(path)], "auto", None, {})
+    assert next(iter(made.records())).problem == "is compressed (gunzip it first)"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip), max_size=5))

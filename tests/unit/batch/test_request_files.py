@@ -210,6 +210,9 @@ def said(*content: Any) -> list[dict[str, Any]]:
         (chat(temperature=1.5), "body.temperature is above 1"),
         (chat(top_p=0.9), "body.top_p is a setting"),
         (chat(stop=["\n"]), "body.stop is something that a task has not (--drop stop leaves it out)"),
+        (chat(reasoning_effort="low"), "body.reasoning_effort is something that a task has not (--drop reasoning_eff"),
+        (responses(reasoning={"effort": "high"}), "body.reasoning.effort is something that a task has not (--drop rea"),
+        (chat(messages=[{"role": "system", "content": "x"}]), "body: nobody says anything in it"),
         (chat(presence_penalty=0.5), "body.presence_penalty is something"),
         (chat(response_format={"type": "json_object"}), "body.response_format is a JSON object of any shape"),
         (chat(messages=said(TEXT, URL)), "body.messages[0].content[1] is an image by URL"),
@@ -232,6 +235,7 @@ def said(*content: Any) -> list[dict[str, Any]]:
             "body.background is an answer in the background (--drop background leaves it out)",
         ),
         (responses(text={"format": {"type": "json_object"}}), "body.text.format is a JSON object of any shape"),
+        (responses(reasoning="high"), "body.reasoning: it is no object"),
         (responses(tools=[{"type": "web_search"}]), "body.tools is a tool"),
         (messages(stream=True), "params.stream is a request for a stream"),
         (messages(temperature=0), "params.temperature is a setting that the current models do not take"),
@@ -275,7 +279,10 @@ def test_what_asks_for_nothing_is_taken(tmp_path: Path) -> None:
         "tools": [],
         "stop": None,
         "user": "u",
+        "reasoning_effort": "none",
     }
+    assert fields(tmp_path, responses(reasoning={"effort": None}))["prompt"] == "hi"
+    assert fields(tmp_path, responses(reasoning={"effort": "low"}), drop=["reasoning.effort"])["prompt"] == "hi"
     assert fields(tmp_path, chat(**nothing)) == {"model": "haiku", "prompt": "hi"}
     harmless = {"temperature": 1.0, "top_p": 1, "thinking": {"type": "disabled"}, "stop_sequences": []}
     assert fields(tmp_path, messages(**harmless)) == {"model": "claude-haiku-5-5", "prompt": "hi", "max_tokens": 9}
@@ -306,6 +313,14 @@ def test_a_name_is_used_once(tmp_path: Path) -> None:
     assert [record.problem for record in found] == ["", "", "has the custom_id 'a', as line 1 has"]
 
 
+def test_a_document_has_nothing_beside_its_requests(tmp_path: Path) -> None:
+    text = json.dumps({"requests": [messages()], "window": "24h"}, indent=1)
+    assert [record.problem for record in read(tmp_path, text=text).records()] == [
+        "has the field 'window' beside requests (take it out)",
+        "",
+    ]
+
+
 def test_our_own_files_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text('{"prompt": "say \\"custom_id\\"", "id": "a"}\n')
@@ -315,7 +330,11 @@ def test_our_own_files_are_told_apart(tmp_path: Path) -> None:
     assert type(source([str(path)], "auto", None, {})[0]) is JsonLines
     with pytest.raises(UsageError, match="--drop is for requests of others"):
         source([str(path)], "auto", None, {}, drop=["temperature"])
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text(json.dumps(chat()) + "\n")
     with pytest.raises(UsageError, match="are not for --format openai"):
         source([str(path)], "openai", "{prompt}", {})
+    with pytest.raises(UsageError, match="are not for --format openai"):
+        source([str(theirs)], "auto", None, {}, ["custom_id"])
     [record] = read(tmp_path, text=path.read_text(), form="openai").records()
     assert record.problem == "has the field 'prompt', which a request does not have"

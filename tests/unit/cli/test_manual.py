@@ -76,6 +76,13 @@ def test_help_verb_is_the_verbs_help_and_has_all_parts(verb: str) -> None:
     assert max(map(len, shown.splitlines())) <= 100
 
 
+def test_a_group_within_a_group_shows_its_verbs_whole_and_an_argument_may_be_left_out() -> None:
+    shown = CliRunner().invoke(app.farmhand, ["cloud", "credential", "--help"]).output
+    assert "Verbs:" in shown
+    assert "..." not in shown.split("Verbs:")[1]
+    assert "[OPTIONS] [FILE]\n" in CliRunner().invoke(app.farmhand, ["prices", "check", "--help"]).output
+
+
 def test_help_alone_and_of_what_is_no_verb() -> None:
     runner = CliRunner()
     assert runner.invoke(app.farmhand, ["help"]).output == runner.invoke(app.farmhand, ["--help"]).output

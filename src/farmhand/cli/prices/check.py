@@ -29,18 +29,18 @@ _MOST_BYTES = 16 * 1024 * 1024
     epilog="Exit status: 0 no difference, 1 there are differences, 2 usage, 4 the page cannot be had, or cannot be "
     "understood (prices_unread).",
 )
-@click.argument("file", required=False, metavar="FILE")
+@click.argument("page", required=False, metavar="[FILE]")
 @click.option("--url", metavar="URL", help="The price page. Default: the source that the price table names.")
-def command(conf: Settings, *, as_json: bool, file: str | None, url: str | None) -> VerbResult:
+def command(conf: Settings, *, as_json: bool, page: str | None, url: str | None) -> VerbResult:
     """Compare the price table that comes with farmhand with the provider's price page, or with a copy of it in FILE.
 
     FILE is the page as saved by a browser (HTML), or its table in Markdown. Nothing is edited.
     """
-    if file is not None and url is not None:
+    if page is not None and url is not None:
         raise UsageError("FILE and --url: choose one")
     table = price_table()
-    source = file or url or table.source
-    found = compare_page(read_page(_of_file(file) if file else _of_web(source)), table, source)
+    source = page or url or table.source
+    found = compare_page(read_page(_of_file(page) if page else _of_web(source)), table, source)
     document = {"ok": not found.differences, **msgspec.to_builtins(found)}
     return VerbResult(document, lambda: write(found), 1 if found.differences else 0)
 
