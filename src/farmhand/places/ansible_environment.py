@@ -47,11 +47,21 @@ def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = N
     return {
         **own,
         **kept,
+        **_readable_locale(kept),
         "ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"),
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         # Ansible is installed next to this Python, whether or not the virtual environment is on the operator's PATH.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
     }
+
+
+def _readable_locale(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a locale for Ansible, which refuses to start in one that is not UTF-8; nothing where it is."""
+    names = ("LC_ALL", "LC_CTYPE", "LANG")
+    used = next((value for name in names if (value := environ.get(name, ""))), "")
+    encoding = used.partition("@")[0].rpartition(".")[2].lower().replace("-", "")
+    # In none at all Python takes UTF-8 by itself.
+    return {} if not used or encoding == "utf8" else {"LC_ALL": "C.UTF-8"}
 
 
 def _taken_over(name: str, value: str) -> str:

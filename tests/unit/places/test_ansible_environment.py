@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,3 +73,24 @@ def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotConfigured, match="ansible is not installed"):
         find_program("ansible")
+
+
+@pytest.mark.parametrize(
+    ("given", "set_to"),
+    [
+        ({"LC_ALL": "C"}, "C.UTF-8"),
+        ({"LANG": "de_DE.ISO-8859-1@euro"}, "C.UTF-8"),
+        ({"LC_ALL": "", "LC_CTYPE": "POSIX", "LANG": "en_US.UTF-8"}, "C.UTF-8"),
+        ({"LC_ALL": "de_DE.utf8@euro", "LANG": "C"}, "de_DE.utf8@euro"),
+        ({"LANG": "en_US.UTF-8"}, None),
+        ({}, None),
+    ],
+)
+def test_ansible_gets_a_locale_in_which_it_starts(given: dict[str, str], set_to: str | None) -> None:
+    assert ansible_environment(Path("/project"), given).get("LC_ALL") == set_to
+
+
+def test_ansible_starts_in_that_locale() -> None:
+    environ = ansible_environment(Path(__file__).parents[3], {"LC_ALL": "C", "HOME": "/nonexistent"})
+    done = subprocess.run(["ansible", "--version"], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
