@@ -213,7 +213,7 @@ def test_the_upgrade_happened_under_load_and_disturbed_nothing(story: Story, fle
     assert story.left_at_upgrade > 0
     assert f"{UPGRADED} is upgraded and back in service" in " ".join(story.upgrade.split())
     # The lock is the old one: no index of packages is asked.
-    assert re.search(rf"Install what the lock names\][ *]+\nskipping: \[{UPGRADED}\]", story.upgrade)
+    assert re.search(rf"Install what the locks name\][ *]+\nskipping: \[{UPGRADED}\]", story.upgrade)
     assert fleet.agent(UPGRADED, "/v1/status")[0]["version"] == VERSION
     assert fleet.agent(KILLED, "/v1/status")[0]["version"] != VERSION
     assert {one["state"] for one in fleet.agent(UPGRADED, "/v1/finished?limit=10000")} <= {"succeeded", "cancelled"}

@@ -84,7 +84,7 @@ def documents() -> dict[str, dict[str, Any]]:
         | {"line": _TEXT, "at": {"type": ["number", "null"]}}
         | {"hosts": {"type": "object", "additionalProperties": {"anyOf": [_ref(HostNote), _NULL]}}}
     )
-    shown = {"run": _ref(TaskResult), "status": status, "statusline": line, "cost": cost, "report": report}
+    shown = {"status": status, "statusline": line, "cost": cost, "report": report}
     checked = defs["PriceCheck"]
     shown["prices check"] = _object(_VERSION | {"ok": {"type": "boolean"}} | checked["properties"])
     shown["error"] = _ERROR

@@ -50,7 +50,10 @@ def schema(shape: Shape, structs: dict[str, Any]) -> dict[str, Any]:
 def document(shape: Shape, structs: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a verb's document, whose version every one has that is no task's result."""
     shapes = shape if isinstance(shape, tuple) else (shape,)
-    made = [schema({"version" if "&" not in one else "version?": "version", **one}, structs) for one in shapes]
+    made = []
+    for one in shapes:
+        own = {} if "version?" in one else {"version" if "&" not in one else "version?": "version"}
+        made.append(schema({**own, **one}, structs))
     return made[0] if len(made) == 1 else {"anyOf": made}
 
 
@@ -82,7 +85,8 @@ _STORED = {
     "changed": "bool",
 }
 _CREDENTIAL = {
-    **_all("text", "kind", "place", "fingerprint", "version", "trouble"),
+    **_all("text", "kind", "place", "fingerprint", "version", "trouble", "weaker"),
+    "previous": "bool",
     "expires_at": ("text", "null"),
     "days_left": ("number", "null"),
 }
@@ -102,8 +106,23 @@ _PAST = {
     "labels": ({"*": "text"}, "null"),
     **dict.fromkeys(("cost_usd", "created_at", "finished_at"), ("number", "null")),
 }
+#: What a task's result has besides, where a container on AWS ran it, or a plan's login paid.
+RESULT: Shape = {
+    "&": "TaskResult",
+    "place?": {
+        **_all("text", "name", "id"),
+        **dict.fromkeys(("started", "stopped"), ("number", "null")),
+        "vcpu": "number",
+        "memory_mb": "whole",
+        "spot": "bool",
+        "usd": ("usd", "null"),
+    },
+    "residency?": "text",
+    "list_usd?": ("number", "text", "null"),
+}
 _CAUSE = {**_all("text", "code", "message", "hint"), "times": "whole", "lines": ["whole"]}
 _CONTAINERS = {
+    "name": "text",
     "jobs": ["text"],
     **_all("whole", "containers", "attempts"),
     "seconds": "number",
@@ -146,8 +165,9 @@ _VERIFIED = _all("text", "name", "about", "verdict", "seen")
 SHAPES: dict[str, Shape] = {
     "batch": (_BATCH, _PLANNED_BATCH),
     "cancel": {"tasks": [_all("text", "id", "state")]},
-    "code": {"&": "TaskResult", "repo?": "object", **_all("text", "out?", "transcript?")},
-    "again": {"&": "TaskResult"},
+    "run": RESULT,
+    "code": {**RESULT, "repo?": "object", **_all("text", "out?", "transcript?")},
+    "again": RESULT,
     "logs": ({"&": "PastTask"}, {"&": "TaskResult"}),
     "wait": {"tasks": [("PastTask", "TaskResult")]},
     "doctor": (
@@ -229,7 +249,7 @@ SHAPES: dict[str, Shape] = {
     "cloud credential rotate": _ROTATION,
     "cloud credential status": {"credentials": [_CREDENTIAL]},
     "cloud down": {**_all("text", "environment", "account"), "removed": ["text"], "kept": ["text"]},
-    "cloud logs": {"at": "number", "stream": "text", "text": "text"},
+    "cloud logs": {"version?": "version", "at": "number", "stream": "text", "text": "text"},
     "cloud push": {"uri": "text", "tag": "text", "digest": "text", "changed": "bool"},
     "cloud status": {
         **_all("text", "environment", "account", "region"),

@@ -34,6 +34,7 @@ def run_task(
     within_s: float | None = None,
     on_submitting: Callable[[], None] = lambda: None,
     on_submitted: Callable[[], None] = lambda: None,
+    on_state: Callable[[str], None] = lambda _state: None,
     on_refused: Callable[[], bool] = lambda: False,
     on_waiting: Callable[[WireError], None] = lambda _error: None,
 ) -> dict[str, Any]:
@@ -41,18 +42,19 @@ def run_task(
 
     `on_event` gets every event. After a reconnect it first gets `{"type": "restart", "reason": "reconnected"}`, because
     the text may be repeated from its start. `on_submitting` is called when an agent has answered, before the task is
-    sent; `on_submitted` is called when the agent has the task. `on_waiting` gets the reason before each pause after
-    which the agent is asked again: it drains, or the connection is lost. With `key` None, a task that needs a key ends
-    the wait: its result so far is returned, in state `awaiting_key`. A key that the API refuses is not sent again: the
-    task is cancelled, unless `on_refused` has brought another one and returns True. With `within_s`, a task that has
-    not ended by then is cancelled: WireError `not_in_time`.
+    sent; `on_submitted` is called when the agent has the task, `on_state` with the state in which it then was.
+    `on_waiting` gets the reason before each pause after which the agent is asked again: it drains, or the connection is
+    lost. With `key` None, a task that needs a key ends the wait: its result so far is returned, in state
+    `awaiting_key`. A key that the API refuses is not sent again: the task is cancelled, unless `on_refused` has brought
+    another one and returns True. With `within_s`, a task that has not ended by then is cancelled: `not_in_time`.
 
     Raise WireError; for a refused key its code and message are the API's own.
     """
     follower = _Follower(client, task, resume_s, within_s)
     follower.on_refused, follower.on_waiting = on_refused, on_waiting
-    follower.again(lambda: follower.submit(key, on_submitting))
+    submitted = follower.again(lambda: follower.submit(key, on_submitting))
     on_submitted()
+    on_state(str(submitted.get("state")))
     return follower.again(lambda: follower.events(key, on_event))
 
 

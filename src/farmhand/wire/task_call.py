@@ -42,10 +42,9 @@ def predict(client: Client, task: dict[str, Any]) -> dict[str, Any]:
 
 def perform(client: Client, task: dict[str, Any], key: Credential) -> dict[str, Any]:
     """Run the task and return its result with `changed`, false if the result existed before. Raise WireError."""
-    states = client.submit([task], key)
-    if states and states[0].get("state") in FINAL_STATES:
-        return {"changed": False, **client.task(task["id"])}
-    return {"changed": True, **run_task(client, task, key, lambda _event: None)}
+    states: list[str] = []
+    result = run_task(client, task, key, lambda _event: None, on_state=states.append)
+    return {"changed": states[0] not in FINAL_STATES, **result}
 
 
 def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> None:

@@ -108,6 +108,6 @@ def test_a_price_above_its_own_limit_is_refused_and_nothing_is_made(made: FakeAw
     dear = tmp_path / "prices.toml"
     dear.write_text(text.replace('fargate_vcpu_hour = "', 'fargate_vcpu_hour = "9'), "utf-8")
     assert live_check.MOST_USD > check().most_usd() > 0
-    with pytest.raises(Refused, match=r"its own limit is 0\.05"):
+    with pytest.raises(Refused, match=r"its own limit is US\$ 0\.05"):
         check(CONF._replace(aws_prices_file=str(dear))).most_usd()
     assert made.tasks() == {}
