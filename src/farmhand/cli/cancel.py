@@ -5,7 +5,7 @@ from __future__ import annotations
 from farmhand.cli.past import history, many_ids
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
-from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.core.settings import Settings
 from farmhand.wire.follow import FINAL_STATES
 from farmhand.wire.requests import MAX_IDS
@@ -47,5 +47,6 @@ def command(conf: Settings, *, as_json: bool, ids: tuple[str, ...]) -> VerbResul
         f"{task_id} {state}" if any(task.id == task_id for task in running) else f"{task_id} had ended: {state}"
         for task_id, state in states.items()
     ]
-    document = {"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]}
+    unreached = [str(error) for error in failures if error.exit_code == FarmUnreachable.exit_code]
+    document = {"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()], "unreached": unreached}
     return VerbResult(document, "\n".join(lines), failures[0].exit_code if failures else 0, list(map(str, failures)))

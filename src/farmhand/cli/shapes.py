@@ -164,7 +164,7 @@ _VERIFIED = _all("text", "name", "about", "verdict", "seen")
 #: The document of each verb that is in no struct. `("a", "b")` are two documents of one verb.
 SHAPES: dict[str, Shape] = {
     "batch": (_BATCH, _PLANNED_BATCH),
-    "cancel": {"tasks": [_all("text", "id", "state")]},
+    "cancel": {"tasks": [_all("text", "id", "state")], "unreached": ["text"]},
     "run": RESULT,
     "code": {**RESULT, "repo?": "object", **_all("text", "out?", "transcript?")},
     "again": RESULT,

@@ -120,14 +120,21 @@ class Farm:
         if not self._unfinished(entry, job):
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
-        leases = job.leases()
+        leases, kept_here = job.leases(), False
         if entry.kind == "task":
             leases = [entry.id]
             with suppress(FarmhandError):  # it is not in the spool
                 await self._verb("flush", "--drop", entry.id)
+                kept_here = True
+        unreached: list[str] = []
         for first in range(0, len(leases), _IDS):
-            with suppress(FarmhandError):  # a host that is down has them till it is up
-                await self._verb("cancel", *leases[first : first + _IDS])
+            try:
+                unreached += (await self._verb("cancel", *leases[first : first + _IDS])).get("unreached", [])
+            except FarmhandError as error:  # else no host has any of them
+                unreached += [str(error)] if error.exit_code == FarmUnreachable.exit_code else []
+        if unreached and not kept_here:
+            hint = "what it has may go on there: call farm_cancel again when the host is up"
+            raise FarmUnreachable(f"{entry.kind} {entry.id} is not cancelled: {unreached[0]}", hint=hint)
         cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
         self.book.settle(entry.id, cost, "cancelled")
         spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"

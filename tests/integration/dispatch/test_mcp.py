@@ -339,7 +339,14 @@ async def test_a_cancelled_task_that_waits_at_a_host_or_in_the_spool_is_never_se
         assert "is cancelled" in await one.call("farm_cancel", id=cut_off)
         status, answer = await agent.call("GET", f"/v1/tasks/{cut_off}")
         assert (status, answer["task"]["state"]) == (200, "cancelled")
+        at_host = id_in(await one.call("farm_task", prompt="At the host", wait_s=0))
+        await until(lambda: len(api.posts) == 2)
+        os.kill(int((jobs(workstation) / at_host / "pid").read_text()), signal.SIGKILL)
         farm.stop()
+        refused = await one.call("farm_cancel", id=at_host)
+        assert refused.failed
+        assert "is not cancelled" in refused
+        assert "again when the host is up" in refused
         spooled = id_in(await one.call("farm_task", prompt="Later"))
         assert "is cancelled" in await one.call("farm_cancel", id=spooled)
         assert not list((workstation.home / ".local/state/farmhand/spool/waiting").iterdir())
