@@ -18,8 +18,8 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
 try:
-    from farmhand.core.errors import FarmhandError, WireError
-    from farmhand.core.keys import holds_key, own_key
+    from farmhand.core.errors import FarmhandError
+    from farmhand.core.keys import own_key
     from farmhand.plugins import handover
     from farmhand.plugins.arguments import arguments
     from farmhand.plugins.task import read_files, task_of
@@ -37,19 +37,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
-        host = str((task_vars or {}).get("inventory_hostname", "this host"))
         try:
-            handover.check_connection(self._connection)
             given = arguments(self, __file__)
-            agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
+            agent = handover.agent_of(self, given["socket"], task_vars)
             read_files(given, self._find_needle)
             task = task_of(given)
-            conf = handover.operators_settings(given["key_source"], task.get("pot"))
-            task |= {"pot": conf.pot} if conf.pot else {}
-            key = own_key(handover.operators_key(conf, task_vars), conf.pot)
-            if holds_key(task, key):
-                raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
-            [counted] = agent.count([task], key)
+            conf = handover.operators_settings(given["key_source"], task)
+            key = handover.key_for_task(task, conf, task_vars)
+            [counted] = agent.count([task], own_key(key, conf.pot))
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
         return result | {"changed": False, "input_tokens": counted["input_tokens"], "model": counted["model"]}

@@ -39,16 +39,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         """Return the answer of drain.drain, with a diff; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         given = arguments(self, __file__)
-        host = str((task_vars or {}).get("inventory_hostname", "this host"))
-        agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
         try:
-            handover.check_connection(self._connection)
+            agent = handover.agent_of(self, given["socket"], task_vars)
             answer = drain.drain(
                 agent,
                 given["mode"],
                 given["wait_s"],
                 check=self._task.check_mode,
-                say=lambda text: _display.display(f"  {host}: {text}"),
+                say=lambda text: _display.display(f"  {agent.host}: {text}"),
                 bring_key=lambda: agent.put_key(_key(given["key_source"], task_vars)),
             )
         except FarmhandError as error:

@@ -25,7 +25,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 
 try:
     from farmhand.core.errors import FarmhandError, WireError
-    from farmhand.core.keys import holds_key, redact
+    from farmhand.core.keys import redact
     from farmhand.plugins import handover
     from farmhand.plugins.arguments import arguments
     from farmhand.plugins.task import failure, read_files, task_of
@@ -47,11 +47,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
-        host = str((task_vars or {}).get("inventory_hostname", "this host"))
         try:
-            handover.check_connection(self._connection)
             given = arguments(self, __file__)
-            agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
+            agent = handover.agent_of(self, given["socket"], task_vars)
             if given["orders"] is not None:
                 # str, because multiprocessing does not take Ansible's tagged text for an address.
                 return result | self._turn(agent, str(given["orders"]), task_vars or {})
@@ -68,14 +66,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         self, agent: handover.HostAgent, task: dict[str, Any], source: str | None, task_vars: dict[str, Any] | None
     ) -> dict[str, Any]:
         """Return the answer of `jada-agent task`. Raise FarmhandError."""
-        conf = handover.operators_settings(source, task.get("pot"))
-        task |= {"pot": conf.pot} if conf.pot else {}
+        conf = handover.operators_settings(source, task)
         if self._task.check_mode:
             return agent.run_task({"task": task, "check": True})
-        key = handover.operators_key(conf, task_vars)
-        if holds_key(task, key):
-            raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
-        return agent.run_task({"task": task, "key": key})
+        return agent.run_task({"task": task, "key": handover.key_for_task(task, conf, task_vars)})
 
     def _turn(self, agent: handover.HostAgent, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run one turn of a batch; `more` is whether another one follows."""

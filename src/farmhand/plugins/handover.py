@@ -30,9 +30,22 @@ _FROM_ENVIRONMENT: dict[str, str] = {}
 T = TypeVar("T")
 
 
-def operators_settings(source: str | None, pot: str | None = None) -> settings.Settings:
-    """Return the operator's settings, with the key source and the pot of a task if given. Raise FarmhandError."""
-    return settings.load(key_source=source or None, pot=pot or None)
+def operators_settings(source: str | None, task: dict[str, Any] | None = None) -> settings.Settings:
+    """Return the operator's settings, with the key source if given. A task's pot goes before theirs, and it gets theirs
+    if it has none. Raise FarmhandError.
+    """
+    task = {} if task is None else task
+    conf = settings.load(key_source=source or None, pot=task.get("pot") or None)
+    task.update({"pot": conf.pot} if conf.pot else {})
+    return conf
+
+
+def key_for_task(task: Mapping[str, Any], conf: settings.Settings, task_vars: Mapping[str, Any] | None) -> Credential:
+    """Return what `operators_key` returns, for a task that must not contain it. Raise WireError, FarmhandError."""
+    key = operators_key(conf, task_vars)
+    if holds_key(task, key):
+        raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
+    return key
 
 
 def operators_key(conf: settings.Settings, task_vars: Mapping[str, Any] | None, *, every: bool = False) -> Credential:
@@ -71,6 +84,13 @@ def check_connection(connection: Any) -> None:
     with contextlib.suppress(KeyError):  # the connection has no such option: it does not use ssh
         if connection.get_option("host_key_checking") is False:
             connection.set_option("host_key_checking", True)
+
+
+def agent_of(action: Any, socket: str, task_vars: Mapping[str, Any] | None) -> HostAgent:
+    """Return the agent of the host of an action plugin's task, over a checked connection. Raise WireError."""
+    check_connection(action._connection)
+    host = str((task_vars or {}).get("inventory_hostname", "this host"))
+    return HostAgent(action._low_level_execute_command, host, socket)
 
 
 class HostAgent(Client):

@@ -96,7 +96,7 @@ def test_a_task_of_a_pot_brings_its_keys_and_they_leave_the_environment(
         assert [(pot["name"], pot["key"]) for pot in keys] == [("plan", KEY), ("paid", f"{KEY}2")]
         assert keys[0]["funding"]["amount_usd"] == "5.000000"  # the other host has the rest
         assert not {"A_KEY", "B_KEY"} & os.environ.keys()
-    one = operators_key(operators_settings(None, "paid"), None)
+    one = operators_key(operators_settings(None, {"pot": "paid"}), None)
     assert not isinstance(one, str)
     assert [pot["name"] for pot in one] == ["paid"]
     commands: list[str] = []
