@@ -10,6 +10,8 @@ from pathlib import Path
 import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
+from tests.support.plan import alive
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 #: What a bare machine has; no apt-get, so that nothing is installed here.
 PROGRAMS = [
@@ -201,6 +203,16 @@ def test_a_row_of_stages_that_is_killed_has_not_passed(checkout: Checkout) -> No
     assert done.stdout.splitlines()[0] == "one says"
     assert "==> FAILED: a row of stages was killed" in done.stderr
     assert "all passed" not in done.stderr
+
+
+def test_rows_that_hang_are_ended_and_say_how_far_they_got(checkout: Checkout) -> None:
+    makefile = "one:\n\t@echo one says\ntwo:\n\t@echo two says; sleep 600 & echo $$! >pid; wait\n"
+    (checkout.root / "Makefile").write_text(makefile, encoding="utf-8")
+    done = checkout.run("stages", "one + two", "one", STAGES_LIMIT_S="2", STAGES_END_S="1")
+    assert done.returncode == 130
+    assert [line for line in done.stdout.splitlines() if line.endswith(" says")] == ["one says", "two says"]
+    assert "==> two was under way; it said last:" in done.stderr
+    assert not alive(int((checkout.root / "pid").read_text(encoding="ascii")))
 
 
 def test_what_takes_long_shows_on_a_terminal_what_its_log_says_and_since_when(checkout: Checkout) -> None:
