@@ -6,8 +6,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 VENV := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
-# A worker for each core. They keep their files deeper than one alone would, and the path of a socket has to fit into 108 bytes.
-AT_ONCE = --numprocesses auto --basetemp /tmp/$(FARMHAND_CHECKOUT)-$@
+# A worker for each core; one that crashes has failed, because xdist 3.8 may wait for ever after it replaces one. They keep their files deeper than one alone would, and the path of a socket has to fit into 108 bytes.
+AT_ONCE = --numprocesses auto --max-worker-restart 0 --basetemp /tmp/$(FARMHAND_CHECKOUT)-$@
 # Tests of a file share what is set up once for them; the longest files come first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # Tests of real daemons wait for most of their time: for retries, for ends, for what must not happen. So there is one worker more.
