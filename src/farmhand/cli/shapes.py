@@ -23,6 +23,8 @@ _WORDS: dict[str, dict[str, Any]] = {
     "version": {"const": 1},
     "null": _NULL,
     "usd": USD,
+    "is text": {"const": "text"},
+    "is restart": {"const": "restart"},
     "decimal": {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"},
 }
 
@@ -65,6 +67,8 @@ ERROR = {
     "error": {**_all("text", "code", "message", "hint"), "lines?": ["text"]},
     **_all("text", "id?", "state?"),
 }
+#: A line of --events: a part of the answer, or that the answer begins anew.
+EVENT: Shape = ({"type": "is text", "text": "text"}, {"type": "is restart"})
 _DONE = {"project_dir": "text", "playbook": "text", "status": "text"}
 _ESTIMATE = {
     **_all("decimal", "usd_hour", "usd_month", "network_usd_month", "rest_usd_month", "task_usd_5_min"),
