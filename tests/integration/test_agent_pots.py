@@ -33,7 +33,7 @@ from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Plan
 PLAN, PAID, NEW = (f"sk-ant-test-{name}-00000000000000000000" for name in ("plan", "paid", "renewed"))
 #: The third day from now on which a cycle turns, and no month is without it.
 SOON = datetime.now(UTC) + timedelta(days=3)
-FUNDING = {"amount_usd": 100, "cycle_day": min(SOON.day, 28), "expires": "", "next": ""}
+FUNDING = {"amount_usd": 100, "cycle_day": min(SOON.day, 28), "next": ""}
 
 
 @pytest.fixture
@@ -120,7 +120,13 @@ async def test_the_key_of_one_pot_is_refused_for_another(farm: Agent, api: Messa
     await farm.submit({"id": "one", "prompt": "hello", "pot": "third"})
     await farm.wait_state("one", "awaiting_key")
     assert used(api) == []
-    for path, body in (("plan", {"cycle_day": 40}), ("plan", {"amount_usd": -1}), ("P", None), ("plan", {"key": "x"})):
+    for path, body in (
+        ("plan", {"cycle_day": 40}),
+        ("plan", FUNDING | {"cycle_day": 0}),
+        ("plan", {"amount_usd": -1}),
+        ("P", None),
+        ("plan", {"key": "x"}),
+    ):
         status, _ = await farm.call("PUT", f"/v1/key?pot={path}", headers={"X-Farmhand-Key": PLAN}, body=body)
         assert status == 400, body
 

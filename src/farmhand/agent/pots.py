@@ -62,7 +62,7 @@ class Pot:
 
     def _mark(self) -> str:
         funding = self.funding
-        return f"{self._turn()[0]:.0f} {funding.amount_usd} {funding.cycle_day} {funding.expires or '-'}"
+        return f"{self._turn()[0]:.0f} {funding.amount_usd} {funding.cycle_day or 0} {funding.expires or '-'}"
 
     @property
     def closed(self) -> bool:
