@@ -124,6 +124,7 @@ RESULT: Shape = {
     "residency?": "text",
     "list_usd?": ("number", "text", "null"),
 }
+_BENT = {**dict.fromkeys(("asked", "used"), dict.fromkeys(("model", "engine"), ("text", "null"))), "why": "text"}
 _CAUSE = {**_all("text", "code", "message", "hint"), "times": "whole", "lines": ["whole"]}
 _CONTAINERS = {
     "name": "text",
@@ -192,7 +193,7 @@ SHAPES: dict[str, Shape] = {
     "list": {"tasks": [_PAST], "more": "bool", "hosts": {"*": _COPIED_HOST}},
     "playbook": ({"playbooks": ["text"]}, _DONE),
     "rotate": _ROTATION,
-    "show": {"task": {"&": "PastTask", "host": "text", "copied_at": ("number", "null")}},
+    "show": {"task": {"&": "PastTask", "host": "text", "copied_at": ("number", "null"), "bent?": _BENT}},
     "up": ({"place": "text", "containers": ["text"], "status": "text"}, _DONE),
     "gateway allow": (
         {"stopped": "bool"},
