@@ -295,7 +295,7 @@ class Coordinator:
         one.fresh = False
         if taken.finished_now or reply.accepted:
             one.denied = False
-        if not (self.book.waiting or self.stopping) and (news := one.economy_news(reply.waiting)):
+        if not self.stopping and (news := one.news(reply.waiting, all_given=not self.book.waiting)):
             self._say(news)
         self._missing(one, reply)
         one.unfinished = reply.unfinished or 0
