@@ -143,15 +143,19 @@ async def test_credits_that_the_api_refuses_are_spent_and_the_next_pot_pays(farm
     assert used(api) == [PLAN, PAID, PAID]
     assert ((await pot(farm))["state"], (await pot(farm))["spent_usd"]) == ("spent", 0)
     assert set(await spent(farm)) == {"paid"}
+    closed = (await pot(farm))["api_closed_at"]
+    assert abs(closed - time.time()) < 600
     # It is not asked again after a crash, but once it holds something else.
     await farm.stop(signal.SIGKILL)
     await farm.start()
     await both(farm, next="paid")
     await farm.submit({"id": "three", "prompt": "hello", "pot": "plan"})
     await farm.result("three")
+    assert (await pot(farm))["api_closed_at"] == closed
     await both(farm, next="paid", amount_usd=150)
     await farm.submit({"id": "four", "prompt": "hello", "pot": "plan"})
     await farm.result("four")
+    assert "api_closed_at" not in await pot(farm)
     assert used(api)[3:] == [PAID, PLAN]
 
 

@@ -48,7 +48,8 @@ def _ref(kind: type) -> dict[str, Any]:
 _HEADLINE = _object(dict.fromkeys(("spent", "tasks", "said"), _TEXT))
 _ERROR = shapes.schema(shapes.ERROR, {})
 #: Only where there are pots.
-_POTS = _array(_object({"name": _TEXT, "left_usd": _USD, "until": {"type": ["number", "null"]}}))
+_MOMENT_OR_NULL = {"type": ["number", "null"]}
+_POTS = _array(_object({"name": _TEXT, "left_usd": _USD, "until": _MOMENT_OR_NULL, "api_closed_at": _MOMENT_OR_NULL}))
 _CUBE = _object({"columns": _array(_TEXT), "rows": _array({"type": "array"})})
 _COMPARISON = {"anyOf": [_ref(Comparison), _NULL]}
 _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_edges_usd", "second_names")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from . import readable
@@ -21,6 +22,7 @@ WAYS = ("park", "next")
 #: The largest amount, in US$: that of a budget.
 _MOST_USD = 1_000_000
 _MICRO = Decimal("0.000001")
+_NONE: Mapping[str, float | None] = MappingProxyType({})
 
 
 class PotSettings(NamedTuple):
@@ -70,12 +72,16 @@ def period(cycle_day: int | None, expires: str | None, at: float) -> tuple[float
 
 
 class Left(NamedTuple):
-    """What is left in a pot, in pico-dollars, until when (Unix seconds, None: for good), and that in words."""
+    """What is left in a pot, in pico-dollars, until when (Unix seconds, None: for good), and that in words.
+
+    `api_closed_at`: when the API refused to be paid by it, in Unix seconds, if it pays for nothing since then.
+    """
 
     name: str
     left_pico: int
     until: float | None
     said: str
+    api_closed_at: float | None = None
 
 
 def since(pots: Sequence[PotSettings], at: float) -> dict[str, float]:
@@ -83,10 +89,12 @@ def since(pots: Sequence[PotSettings], at: float) -> dict[str, float]:
     return {pot.name: period(pot.cycle_day, pot.expires, at)[0] for pot in pots if pot.funding_usd is not None}
 
 
-def left(pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, closed: Container[str] = ()) -> list[Left]:
+def left(
+    pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, closed: Mapping[str, float | None] = _NONE
+) -> list[Left]:
     """Return what is left in each pot with a funding, given the pico-dollars that its charges since then come to.
 
-    Those in `closed` pay for nothing now.
+    Those in `closed` pay for nothing now; with a time (Unix seconds) if the API has said so then.
     """
     found = []
     for pot in pots:
@@ -94,18 +102,35 @@ def left(pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, close
             continue
         _, until = period(pot.cycle_day, pot.expires, at)
         rest = max(0, pico(pot.funding_usd) - spent.get(pot.name, 0))
-        said = in_words(pot.name, rest, pot.funding_usd, until, at, spent=pot.name in closed)
-        found.append(Left(pot.name, rest, until, said))
+        said = in_words(
+            pot.name, rest, pot.funding_usd, until, at, spent=pot.name in closed, api_closed_at=closed.get(pot.name)
+        )
+        found.append(Left(pot.name, rest, until, said, closed.get(pot.name)))
     return found
 
 
-def in_words(name: str, left_pico: int, of: Decimal, until: float | None, at: float, *, spent: bool = False) -> str:
-    """Return `pot plan: US$ 63.00 of 100 left, 12 days`; a pot that is `spent`, or expired, is said to be."""
-    text = f"pot {name}: {readable.money(left_pico)} of {of.normalize():,f} left"
+def in_words(
+    name: str,
+    left_pico: int,
+    of: Decimal,
+    until: float | None,
+    at: float,
+    *,
+    spent: bool = False,
+    api_closed_at: float | None = None,
+) -> str:
+    """Return `pot plan: US$ 63.00 of 100 left, 12 days`; a pot that is `spent`, or expired, is said to be.
+
+    Of one that the API has closed only our own ledger says what is left.
+    """
+    by_api = ""
+    if api_closed_at is not None:
+        by_api = f"closed by the API on {datetime.fromtimestamp(api_closed_at, UTC).date()}; by our ledger "
+    text = f"pot {name}: {by_api}{readable.money(left_pico)} of {of.normalize():,f} left"
     if until is not None and until <= at:
         return f"{text}, and it has expired"
     text += "" if until is None else f", {readable.duration(until - at)}"
-    return f"{text}; it is spent" if spent else text
+    return f"{text}; it is spent" if spent and not by_api else text
 
 
 def has_expired(expires: str | None, at: float) -> bool:

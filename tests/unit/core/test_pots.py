@@ -191,6 +191,12 @@ def test_what_is_left_in_words(rest: int, of: str, until: str | None, said: str)
     assert pots.in_words("plan", rest, Decimal(of), None if until is None else at(until), now) == said
 
 
+def test_a_pot_that_the_api_has_closed_is_said_to_be() -> None:
+    now, closed = at("2026-11-30"), at("2026-11-20")
+    words = pots.in_words("plan", 63 * 10**12, Decimal(100), at("2026-12-12"), now, spent=True, api_closed_at=closed)
+    assert words == "pot plan: closed by the API on 2026-11-20; by our ledger US$ 63.00 of 100 left, 12 days"
+
+
 def test_what_is_left_is_exact(tmp_path: Path) -> None:
     conf, now = load(config(tmp_path, TWO), environ={}), at("2026-11-30")
     assert pots.since(conf.pots, now) == {"plan": at("2026-11-07")}
