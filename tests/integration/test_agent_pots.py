@@ -33,7 +33,7 @@ from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Plan
 PLAN, PAID, NEW = (f"sk-ant-test-{name}-00000000000000000000" for name in ("plan", "paid", "renewed"))
 #: The third day from now on which a cycle turns, and no month is without it.
 SOON = datetime.now(UTC) + timedelta(days=3)
-FUNDING = {"amount_usd": 100, "cycle_day": min(SOON.day, 28), "expires": "", "next": ""}
+FUNDING = {"amount_usd": 100, "cycle_day": min(SOON.day, 28), "next": ""}
 
 
 @pytest.fixture
@@ -120,7 +120,13 @@ async def test_the_key_of_one_pot_is_refused_for_another(farm: Agent, api: Messa
     await farm.submit({"id": "one", "prompt": "hello", "pot": "third"})
     await farm.wait_state("one", "awaiting_key")
     assert used(api) == []
-    for path, body in (("plan", {"cycle_day": 40}), ("plan", {"amount_usd": -1}), ("P", None), ("plan", {"key": "x"})):
+    for path, body in (
+        ("plan", {"cycle_day": 40}),
+        ("plan", FUNDING | {"cycle_day": 0}),
+        ("plan", {"amount_usd": -1}),
+        ("P", None),
+        ("plan", {"key": "x"}),
+    ):
         status, _ = await farm.call("PUT", f"/v1/key?pot={path}", headers={"X-Farmhand-Key": PLAN}, body=body)
         assert status == 400, body
 
@@ -137,15 +143,19 @@ async def test_credits_that_the_api_refuses_are_spent_and_the_next_pot_pays(farm
     assert used(api) == [PLAN, PAID, PAID]
     assert ((await pot(farm))["state"], (await pot(farm))["spent_usd"]) == ("spent", 0)
     assert set(await spent(farm)) == {"paid"}
+    closed = (await pot(farm))["api_closed_at"]
+    assert abs(closed - time.time()) < 600
     # It is not asked again after a crash, but once it holds something else.
     await farm.stop(signal.SIGKILL)
     await farm.start()
     await both(farm, next="paid")
     await farm.submit({"id": "three", "prompt": "hello", "pot": "plan"})
     await farm.result("three")
+    assert (await pot(farm))["api_closed_at"] == closed
     await both(farm, next="paid", amount_usd=150)
     await farm.submit({"id": "four", "prompt": "hello", "pot": "plan"})
     await farm.result("four")
+    assert "api_closed_at" not in await pot(farm)
     assert used(api)[3:] == [PAID, PLAN]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from farmhand.cli.schemas import file_name
+from farmhand.cli.schemas import EVENTS, file_name
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 #: All that the document of an error can have.
@@ -33,7 +33,8 @@ def check_said(words: Sequence[str], out: str | bytes) -> None:
     verb = next((name for name in names if (SCHEMAS / file_name(name)).exists()), "no verb with --json")
     for line in out.splitlines():
         shown = json.loads(line)
-        check("error" if "error" in shown and shown.keys() <= _OF_ERROR else verb, shown)
+        event = "--events" in words and "type" in shown
+        check(EVENTS if event else "error" if "error" in shown and shown.keys() <= _OF_ERROR else verb, shown)
 
 
 def _closed(value: Any) -> Any:

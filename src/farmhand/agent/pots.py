@@ -37,6 +37,7 @@ class Pot:
         self._ledger = ledger
         self._since: float | None = None
         #: What the pot was closed for: its funding and period, and who said so: the ledger, or the API of which key.
+        #: By the API it is `FINGERPRINT@TIME`; marks of before have no time.
         self._closed = ledger.closed_pot(name) if name else ""
 
     def fund(self, funding: Funding) -> None:
@@ -62,7 +63,7 @@ class Pot:
 
     def _mark(self) -> str:
         funding = self.funding
-        return f"{self._turn()[0]:.0f} {funding.amount_usd} {funding.cycle_day} {funding.expires or '-'}"
+        return f"{self._turn()[0]:.0f} {funding.amount_usd} {funding.cycle_day or 0} {funding.expires or '-'}"
 
     @property
     def closed(self) -> bool:
@@ -74,14 +75,20 @@ class Pot:
         for_what, _, by = self._closed.rpartition(" ")
         key = self.keys.default
         # The API says the same of a key that is stale: another key is tried.
-        shut = for_what == mark and (by == _LEDGER or key is None or key.fingerprint == by)
+        shut = for_what == mark and (by == _LEDGER or key is None or key.fingerprint == by.partition("@")[0])
         return over or self.budget.spent_out or shut
+
+    @property
+    def api_closed_at(self) -> float | None:
+        """Return when the API closed it, in Unix seconds, if it is closed by that."""
+        at = self._closed.rpartition("@")[2] if "@" in self._closed and self.closed else ""
+        return float(at) if at.isdecimal() and not self.budget.spent_out else None
 
     def stops(self, key: Key, problem: ApiError) -> bool:
         """Note a refusal of the key, or that the pot is spent. Return whether the task is not at fault."""
         full = isinstance(problem, BudgetSpent) and problem.budget is self.budget
         if full or (self.budget.limit_pico is not None and problem.code in _EMPTY):
-            self.close(_LEDGER if full else key.fingerprint)
+            self.close(_LEDGER if full else f"{key.fingerprint}@{self._ledger.now():.0f}")
         elif problem.rejects_key:
             self.keys.refuse(key, problem)
         else:
@@ -130,6 +137,7 @@ class Pot:
                 "until": until,
                 "next": funding.next,
             }
+            shown |= {} if (at := self.api_closed_at) is None else {"api_closed_at": at}
         return shown
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from farmhand.batch.bend import Bending
+from farmhand.batch.bend import Bending, needs
 from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, form_of
@@ -118,6 +118,8 @@ class BatchLedger:
             journal.advance(worker, reply.next, *spent)
             if reply.halted is not None:
                 journal.not_taken(worker, nor_doubtful=reply.unfinished == 0 and not reply.rest)
+        if self.bending is not None:
+            self.bending.since += taken.cost_pico
         self.totals.add(taken)
         self._output.write()
         return taken
@@ -168,9 +170,9 @@ class BatchLedger:
         if bending is None or not bending.why:
             taken.denied = denied
             return
-        taken.bends, bending.last = True, denied
+        taken.bends, bending.last, bending.since = True, denied, 0
         if bent.note(lease.id) is not None or bending.shape(self.journal.body(lease.n)) is None:
-            bent.hold(lease.n)
+            bent.hold(lease.n, needs(denied))
 
     def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any], taken: Intake) -> None:
         """Record `result` as the result of the line."""

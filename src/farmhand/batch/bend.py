@@ -5,20 +5,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from farmhand.core import rules
 from farmhand.core.attachments import PDF
+from farmhand.core.money import pico
 from farmhand.core.prices import PriceTable, Rates
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.typed import ready
 from farmhand.core.when_spent import ECONOMY, HAIKU, STOP
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+#: What a host's refusal says: the most that the request may cost, and how much of the day's budget is used.
+_NEEDS = re.compile(r"may cost up to (?:US\$ )?(\d{1,7}(?:\.\d{1,12})?)")
+_OF_DAY = re.compile(r"budget of the day\b.*?US\$ (\d{1,7}(?:\.\d{1,12})?) of (\d{1,7}(?:\.\d{1,12})?)")
 
 
 class Bent(msgspec.Struct, kw_only=True, frozen=True):
@@ -39,6 +45,8 @@ class Bending:
     why: str = ""
     #: Why the last task without room had none.
     last: str = ""
+    #: What was spent since, in pico-dollars.
+    since: int = 0
     #: Whether a task has ended since those without room were last tried.
     moved: bool = False
     #: Whether a task went on as an economy task: these are sent in bulk.
@@ -48,6 +56,16 @@ class Bending:
         """Bend from now on. Return False if that is so already."""
         begins, self.why = not self.why, self.why or why
         return begins
+
+    def room(self, max_usd: float | None, spent_pico: int) -> int | None:
+        """Return how many pico-dollars what is held may cost in all, as far as is known: of the budget that was full.
+
+        `max_usd` is the batch's own, `spent_pico` what of it is spent.
+        """
+        if day := _OF_DAY.search(self.last):
+            used, limit = (pico(Decimal(one)) for one in day.groups())
+            return max(limit - used - self.since, needs(self.last))
+        return None if max_usd is None else max(0, pico(Decimal(str(max_usd))) - spent_pico)
 
     def shape(self, body: bytes) -> tuple[bytes, Bent] | None:
         """Return a task's fields, as a journal has them, at its lower price, and what to say; None if it has none."""
@@ -112,6 +130,12 @@ class Bending:
             if new is None or old is None or new.output >= old.output or not _none_above(new, old):
                 return False
         return True
+
+
+def needs(refusal: str) -> int:
+    """Return what the request that a budget refused may cost, in pico-dollars; 0: the refusal does not say it."""
+    found = _NEEDS.search(refusal)
+    return pico(Decimal(found[1])) if found else 0
 
 
 def _none_above(new: Rates, old: Rates) -> bool:

@@ -1,6 +1,6 @@
 """The journal's record of lines that went on at a lower price, by lease, and of those that wait for room in a budget.
 
-The table is not in the journal's schema: a journal that an earlier farmhand has begun lacks it.
+The tables are not in the journal's schema: a journal that an earlier farmhand has begun lacks them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ Shape = Callable[[bytes], "tuple[bytes, Bent] | None"]
 _TABLE = """CREATE TABLE IF NOT EXISTS bent (
     lease TEXT PRIMARY KEY, n INTEGER NOT NULL, body BLOB NOT NULL, note BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID"""
+#: What each held line may cost, in pico-dollars; 0: it is not known.
+_HELD = "CREATE TABLE IF NOT EXISTS held (n INTEGER PRIMARY KEY, need INTEGER NOT NULL)"
 
 
 class BentLines:
@@ -29,7 +31,9 @@ class BentLines:
     def begin(self) -> None:
         """Let every held line wait again: a run begins, perhaps with more money."""
         self._db.execute(_TABLE)
-        self.release()
+        self._db.execute(_HELD)
+        self._db.execute("DELETE FROM held")
+        self._db.execute("UPDATE line SET state = 0 WHERE state = ?", (HELD,))
 
     def body(self, n: int, lease: str, given: str, body: bytes, shape: Shape | None, *, waited: bool) -> bytes:
         """Return the fields of line `n` that go out under the id `given`; before it was known as `lease`.
@@ -64,13 +68,22 @@ class BentLines:
         """Count no lease of line `n`: it runs again."""
         self._db.execute("UPDATE bent SET done = 0 WHERE n = ?", (n,))
 
-    def hold(self, n: int) -> None:
-        """Let a line that waits wait for room in the budget."""
+    def hold(self, n: int, need: int = 0) -> None:
+        """Let a line that waits wait for room in the budget, for `need` pico-dollars."""
+        self._db.execute("INSERT OR REPLACE INTO held VALUES (?, ?)", (n, need))
         self._db.execute("UPDATE line SET state = ? WHERE n = ? AND state = 0", (HELD, n))
 
-    def release(self) -> int:
-        """Let all lines that are held be given out again. Return how many there were."""
-        return self._db.execute("UPDATE line SET state = 0 WHERE state = ?", (HELD,)).rowcount
+    def release(self, room: int | None = None) -> int:
+        """Let lines that are held be given out again: as many as fit into `room` (pico-dollars; None: all).
+
+        Those that need the least come first. Return how many they are.
+        """
+        fitting = "SELECT n, sum(need) OVER (ORDER BY need, n) AS upto FROM held"
+        chosen = f"SELECT n FROM ({fitting}) WHERE upto <= coalesce(?, upto)"  # noqa: S608  (ours)
+        query = f"UPDATE line SET state = 0 WHERE state = ? AND n IN ({chosen})"  # noqa: S608
+        released = self._db.execute(query, (HELD, room)).rowcount
+        self._db.execute("DELETE FROM held WHERE n NOT IN (SELECT n FROM line WHERE state = ?)", (HELD,))
+        return released
 
     def any_held(self) -> bool:
         """Return whether lines are held."""

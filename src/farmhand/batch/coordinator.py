@@ -295,7 +295,7 @@ class Coordinator:
         one.fresh = False
         if taken.finished_now or reply.accepted:
             one.denied = False
-        if not (self.book.waiting or self.stopping) and (news := one.economy_news(reply.waiting)):
+        if not self.stopping and (news := one.news(reply.waiting, all_given=not self.book.waiting)):
             self._say(news)
         self._missing(one, reply)
         one.unfinished = reply.unfinished or 0
@@ -372,19 +372,17 @@ class Coordinator:
                 self.stop(Refused(message, code="budget", hint=_NO_ROOM))
 
     def _next_round(self, taken: Intake) -> None:
-        """Try what had no room at its lowest price again, once all else has ended: that may have left some.
-
-        If nothing has ended since the last time, there is no room.
-        """
+        """Try what had no room at its lowest price again, as far as there may be some: once all else has ended."""
         bending = self._bending
         if bending is None or not bending.why:
             return
         bending.moved |= bool(taken.finished_now)
         if self.book.waiting or self.journal.out() or not self.journal.bent.any_held():
             return
+        room = bending.room(self._limits.max_usd, self.book.totals.cost_pico)
         with self.journal.transaction():
-            self.journal.bent.release()
-        if not bending.moved:
+            released = bending.moved and self.journal.bent.release(room)
+        if not released:
             self.stop(Refused(bending.last or bending.why, code="budget", hint=_NO_ROOM))
         bending.moved = False
 

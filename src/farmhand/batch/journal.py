@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from farmhand.batch.bent import HELD, BentLines, Shape
 from farmhand.batch.journal_schema import COMMON, INPUT, SCHEMA, TABLES
-from farmhand.batch.names import suffixed
 from farmhand.batch.tally import DOUBTFUL, keep_tally
 from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.ids import again_id
 
 VERSION = 2
 #: The most pico-dollars that a row can have (SQLite's integers): US$ 9.2 million of a worker.
@@ -267,7 +267,7 @@ class Journal:
     def _renew(self, lease: Lease) -> str:
         """Give the line a new id on the wire, because a worker runs each id only once."""
         number = int(self._one("SELECT generation FROM line WHERE n = ?", lease.n)) + 1
-        while self._one("SELECT 1 FROM line WHERE lease = ?", new := suffixed(lease.task_id, f".r{number}")):
+        while self._one("SELECT 1 FROM line WHERE lease = ?", new := again_id(lease.task_id, number)):
             number += 1
         self._do("UPDATE line SET lease = ?, generation = ? WHERE n = ?", new, number, lease.n)
         return new

@@ -7,6 +7,7 @@ import re
 import secrets
 from pathlib import Path
 
+from farmhand.core.ids import suffixed
 from farmhand.core.keys import redact
 
 
@@ -16,15 +17,6 @@ def name_after(called: str) -> str:
     if not stem or redact(called) != called:
         return "b" + secrets.token_hex(6)
     return f"{stem}-{secrets.token_hex(4)}"
-
-
-def suffixed(task_id: str, suffix: str) -> str:
-    """Return `task_id` with `suffix`, within the 64 characters of an id."""
-    whole = task_id + suffix
-    if len(whole) <= 64:
-        return whole
-    digest = hashlib.sha256(task_id.encode()).hexdigest()[:12]
-    return f"{task_id[: 64 - 13 - len(suffix)]}-{digest}{suffix}"
 
 
 def id_of(batch: str, n: int, body: bytes) -> str:

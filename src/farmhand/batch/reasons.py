@@ -26,7 +26,7 @@ def reason(waiting: list[dict[str, Any]]) -> str:
     """Return why tasks wait, unless merely all slots are taken."""
     for wait in waiting:
         if wait.get("reason") not in ("slots", "no_key"):
-            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
+            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:200]
     return ""
 
 

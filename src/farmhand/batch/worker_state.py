@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farmhand.batch.bend import Bending
-from farmhand.core.errors import FarmhandError
+from farmhand.core.errors import POT_SPENT, FarmhandError
 from farmhand.core.keys import redact
 from farmhand.core.readable import counted
 from farmhand.places.base import Limit
@@ -96,14 +96,22 @@ class WorkerState:
         held = any(one.get("reason") == "draining" for one in waiting)
         self.held_since = (self.held_since or now) if held else None
 
-    def economy_news(self, waiting: Sequence[dict[str, Any]]) -> str:
-        """Return, once, that all its tasks are with the provider, which then takes its time; else ""."""
+    def news(self, waiting: Sequence[dict[str, Any]], *, all_given: bool) -> str:
+        """Return, once, that tasks wait for a pot to be filled, or that all are with the provider; else "".
+
+        `all_given`: workers have all tasks that there are.
+        """
         reasons = {wait["reason"]: wait for wait in waiting}
-        sent = None if "economy" in reasons else reasons.get("economy_sent")
-        before, self.said = self.said, "" if sent is None else redact(str(sent.get("detail") or ""))[:200]
-        if sent is None or self.said in ("", before):
+        spent = [wait for wait in waiting if wait["reason"] == POT_SPENT]
+        sent = reasons.get("economy_sent") if all_given and "economy" not in reasons else None
+        told = spent or ([] if sent is None else [sent])
+        before, self.said = self.said, "; ".join(redact(str(one.get("detail") or ""))[:200] for one in told)
+        if self.said in ("", before):
             return ""
-        return f"{self.name}: {counted(int(sent.get('tasks') or 0), 'task')} {self.said}: the same command goes on"
+        tasks = sum(int(one.get("tasks") or 0) for one in told)
+        what = counted(tasks, "task waits", "tasks wait") + ":" if spent else counted(tasks, "task")
+        safe = "; stopping is safe" if spent else ""
+        return f"{self.name}: {what} {self.said}{safe}: the same command goes on"
 
     def takes(self, now: float) -> bool:
         """Return whether it can be given tasks."""

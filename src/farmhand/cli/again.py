@@ -48,7 +48,7 @@ def _task(conf: Settings, source: str, given: dict[str, Any]) -> tuple[Settings,
     from farmhand.cli.task_options import on_pot, own_id, task_fields
 
     with history(conf) as past:
-        old = past.whole(past.find(source))
+        old = past.whole(past.find(source, as_asked=True))
         if old.result["content"] == "gone" or old.spec is None:
             raise UsageError(gone(old), code="pruned", hint="give the prompt again")
         if not old.whole:

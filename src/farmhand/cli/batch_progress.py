@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from farmhand.cli import colour
@@ -17,10 +18,16 @@ _BAR = 4
 
 
 class ProgressDisplay:
-    """The batch's progress on stderr. `mode` is bar, lines or quiet: then it prints messages only."""
+    """The batch's progress on stderr. `mode` is bar, lines or quiet: then it prints messages only.
+
+    `on_wait` is told what the batch waits for ("": nothing that is worth it) as that changes: `farmhand.cli.mcp_job`.
+    """
+
+    on_wait: Callable[[str], None] = staticmethod(lambda _what: None)
 
     def __init__(self, mode: str = "quiet", total: int = 0) -> None:
         self._shown = -1
+        self._waits = ""
         self._bar: Any = None
         self.begin(mode, total)
 
@@ -58,7 +65,10 @@ class ProgressDisplay:
 
     def show(self, now: dict[str, Any]) -> None:
         """Draw these figures: in the bar, or as a line if it is time for one and the count has changed."""
-        finished = _finished(now)
+        finished, waits = _finished(now), printable(str(now.get("waiting") or ""))
+        if waits != self._waits:
+            self._waits = waits
+            self.on_wait(waits)
         if self._bar is not None:
             room = max(1, self._bar.console.width - len(f" {now['total']}/{now['total']} ") - _BAR)
             self._bar.update(self._row, completed=finished, words=self.words(now, room))

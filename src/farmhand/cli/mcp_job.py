@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,17 @@ class _NotedWait(WaitLine):
 
     def on(self, what: str, in_s: float | None = None) -> None:
         """Note it."""
-        with contextlib.suppress(OSError):
-            self._path.write_text(what)
+        _note(self._path, what)
 
     def event(self, host: str, event: dict[str, Any]) -> None:
         """Note what an event says."""
         if (found := described(event)) is not None:
             self.on(f"{host}: {found[0]}", found[1])
+
+
+def _note(path: Path, what: str) -> None:
+    with contextlib.suppress(OSError):
+        path.write_text(what)
 
 
 def main() -> None:
@@ -47,7 +52,9 @@ def main() -> None:
         if sys.argv[2] == "task":
             end("farmhand", lambda: _run(directory, sys.argv[3] if sys.argv[3:] else None))
         from farmhand.cli import main as farmhand
+        from farmhand.cli.batch_progress import ProgressDisplay
 
+        ProgressDisplay.on_wait = staticmethod(partial(_note, directory / "progress"))
         sys.argv = ["farmhand", *sys.argv[2:]]
         farmhand()
     except SystemExit as ended:

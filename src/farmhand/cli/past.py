@@ -13,9 +13,10 @@ from farmhand.cli.say import one_line
 from farmhand.cli.waiting import WaitLine
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
+from farmhand.core.ids import is_again, line_key
 from farmhand.core.settings import PLACE_NAMES, Settings, farm_name
 from farmhand.history.copying import HistorySource, asked, refresh
-from farmhand.history.store import HistoryStore, PastTaskCopy, TaskFilter, default_path
+from farmhand.history.store import HistoryStore, PastTaskCopy, TaskFilter, default_path, was_held
 from farmhand.offline.spool import open_spool
 from farmhand.places import docker
 from farmhand.places.hosts import every_host
@@ -68,9 +69,10 @@ class Past(NamedTuple):
             raise self._missing("there is no task yet")
         return found[0]
 
-    def find(self, start: str | None) -> PastTaskCopy:
+    def find(self, start: str | None, *, as_asked: bool = False) -> PastTaskCopy:
         """Return the task whose id is `start`, or alone begins with it; None: the newest.
 
+        Of a line of a batch it is the attempt that answered, else the last; with `as_asked` the first.
         Raises UsageError, and FarmUnreachable if a host that could not be asked may have it.
         """
         if start is None:
@@ -82,6 +84,9 @@ class Past(NamedTuple):
         if not found:
             self._ask_for(start)
             found = self.store.find(start, self.farms)
+        if found and not is_again(start) and len({(one.result.get("batch"), line_key(one.id)) for one in found}) == 1:
+            attempts = self.store.attempts(found[0], self.farms)
+            return min(attempts, key=lambda one: one.result["created_at"]) if as_asked else attempts[0]
         ids = list(dict.fromkeys(task.id for task in found))
         if len(ids) > 1:
             some = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
@@ -92,6 +97,14 @@ class Past(NamedTuple):
                 raise UsageError(f"task {start} waits here: no farm host had answered", hint=hint, code="no_such_task")
             raise self._missing(f"no task {start!r:.80}")
         return found[0]
+
+    def bent(self, task: PastTaskCopy) -> dict[str, Any] | None:
+        """Return what was asked of a task that went on at a lower price, what was used, and why; None: it did not."""
+        used = _form(task)
+        for one in reversed(self.store.attempts(task, self.farms)):
+            if was_held(one.result) and (asked := _form(one)) != used:
+                return {"asked": asked, "used": used, "why": str(one.result["error"].get("message"))}
+        return None
 
     def _missing(self, what: str) -> FarmhandError:
         if self.errors:
@@ -131,6 +144,10 @@ class Past(NamedTuple):
         if host in self.errors:
             raise self.errors[host]
         return Client(self.sources[host].host.transport(self.conf.connect_timeout_s))
+
+
+def _form(task: PastTaskCopy) -> dict[str, Any]:
+    return {name: task.result.get(name) for name in ("model", "engine")}
 
 
 @contextmanager

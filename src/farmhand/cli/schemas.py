@@ -23,6 +23,9 @@ from farmhand.cost.report import CUBES, GROUPINGS
 from farmhand.cost.summary import Figures
 from farmhand.wire.schema import PastTask, StatusAnswer, TaskResult
 
+#: The name of what is no verb's document: each line of --events.
+EVENTS = "events"
+_TITLES = {EVENTS: "a line of farmhand run --json --events"}
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TEXT, _WHOLE, _OBJECT = {"type": "string"}, {"type": "integer"}, {"type": "object"}
 _MOMENT = {"type": "string", "format": "date-time"}
@@ -45,14 +48,18 @@ def _ref(kind: type) -> dict[str, Any]:
 _HEADLINE = _object(dict.fromkeys(("spent", "tasks", "said"), _TEXT))
 _ERROR = shapes.schema(shapes.ERROR, {})
 #: Only where there are pots.
-_POTS = _array(_object({"name": _TEXT, "left_usd": _USD, "until": {"type": ["number", "null"]}}))
+_MOMENT_OR_NULL = {"type": ["number", "null"]}
+_POTS = _array(_object({"name": _TEXT, "left_usd": _USD, "until": _MOMENT_OR_NULL, "api_closed_at": _MOMENT_OR_NULL}))
 _CUBE = _object({"columns": _array(_TEXT), "rows": _array({"type": "array"})})
 _COMPARISON = {"anyOf": [_ref(Comparison), _NULL]}
 _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_edges_usd", "second_names")
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """Return the schema of each document, by the verb that prints it; `error` is what any verb prints instead."""
+    """Return the schema of each document, by the verb that prints it; `error` is what any verb prints instead.
+
+    `events` is each line that --events prints before the document.
+    """
     structs = (Figures, Comparison, MonthCheck, PriceCheck, Latency, StatusAnswer, TaskResult, PastTask, HostNote)
     _, found = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     defs: dict[str, Any] = _printed(found)
@@ -88,9 +95,15 @@ def documents() -> dict[str, dict[str, Any]]:
     checked = defs["PriceCheck"]
     shown["prices check"] = _object(_VERSION | {"ok": {"type": "boolean"}} | checked["properties"])
     shown["error"] = _ERROR
+    shown[EVENTS] = shapes.schema(shapes.EVENT, defs)
     shown |= {verb: shapes.document(shape, defs) for verb, shape in shapes.SHAPES.items()}
     return {
-        verb: {"$schema": _DRAFT, "title": f"farmhand {verb} --json", **schema, **_used(schema, defs)}
+        verb: {
+            "$schema": _DRAFT,
+            "title": _TITLES.get(verb, f"farmhand {verb} --json"),
+            **schema,
+            **_used(schema, defs),
+        }
         for verb, schema in shown.items()
     }
 

@@ -23,6 +23,8 @@ _WORDS: dict[str, dict[str, Any]] = {
     "version": {"const": 1},
     "null": _NULL,
     "usd": USD,
+    "is text": {"const": "text"},
+    "is restart": {"const": "restart"},
     "decimal": {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"},
 }
 
@@ -65,6 +67,8 @@ ERROR = {
     "error": {**_all("text", "code", "message", "hint"), "lines?": ["text"]},
     **_all("text", "id?", "state?"),
 }
+#: A line of --events: a part of the answer, or that the answer begins anew.
+EVENT: Shape = ({"type": "is text", "text": "text"}, {"type": "is restart"})
 _DONE = {"project_dir": "text", "playbook": "text", "status": "text"}
 _ESTIMATE = {
     **_all("decimal", "usd_hour", "usd_month", "network_usd_month", "rest_usd_month", "task_usd_5_min"),
@@ -120,6 +124,7 @@ RESULT: Shape = {
     "residency?": "text",
     "list_usd?": ("number", "text", "null"),
 }
+_BENT = {**dict.fromkeys(("asked", "used"), dict.fromkeys(("model", "engine"), ("text", "null"))), "why": "text"}
 _CAUSE = {**_all("text", "code", "message", "hint"), "times": "whole", "lines": ["whole"]}
 _CONTAINERS = {
     "name": "text",
@@ -188,7 +193,7 @@ SHAPES: dict[str, Shape] = {
     "list": {"tasks": [_PAST], "more": "bool", "hosts": {"*": _COPIED_HOST}},
     "playbook": ({"playbooks": ["text"]}, _DONE),
     "rotate": _ROTATION,
-    "show": {"task": {"&": "PastTask", "host": "text", "copied_at": ("number", "null")}},
+    "show": {"task": {"&": "PastTask", "host": "text", "copied_at": ("number", "null"), "bent?": _BENT}},
     "up": ({"place": "text", "containers": ["text"], "status": "text"}, _DONE),
     "gateway allow": (
         {"stopped": "bool"},

@@ -19,21 +19,25 @@ from farmhand.history.store import PastTaskCopy
 def command(conf: Settings, *, as_json: bool, task_id: str | None) -> VerbResult:
     """Show a task: its state, cost and times, its prompt and its answer.
 
-    ID is an id, or the beginning of one; without it, the newest task is shown. The exit status is 0 whatever became of
+    ID is an id, or the beginning of one; without it, the newest task is shown. Of a line of a batch it is the
+    attempt that answered, and what was asked if that went on at a lower price. The exit status is 0 whatever became of
     the task; farmhand wait has the task's own.
     """
     with Stoppable(), history(conf) as past:
         task = past.whole(past.find(task_id))
+        bent = past.bent(task)
         notes = [note for host, note in zip(past.errors, past.notes(), strict=True) if host == task.host]
     if task.result["content"] == "gone":
         notes.append(gone(task))
     elif not task.whole:
         notes.append(f"prompt and answer are cut here; {task.host} has all of them")
     document = {"task": {"host": task.host, "copied_at": task.copied_at, **task.result, "spec": task.spec}}
-    return VerbResult(document, _text(task), 0, notes)
+    if bent is not None:
+        document["task"]["bent"] = bent
+    return VerbResult(document, _text(task, bent), 0, notes)
 
 
-def _text(task: PastTaskCopy) -> str:
+def _text(task: PastTaskCopy, bent: dict[str, Any] | None) -> str:
     result, spec, error = task.result, task.spec or {}, task.result.get("error") or {}
     used, cost = result.get("usage") or {}, result.get("cost_usd")
     began = moment(result["created_at"])
@@ -44,6 +48,7 @@ def _text(task: PastTaskCopy) -> str:
         "batch": result.get("batch"),
         "labels": " ".join(f"{name}={value}" for name, value in (result.get("labels") or {}).items()),
         "model": f"{result.get('model')}, engine {result.get('engine')}",
+        "bent": bent and f"asked was {bent['asked']['model']}, engine {bent['asked']['engine']}; {bent['why']}",
         "began": f"{began}, waited {duration(result.get('queued_s') or 0)}, ran {duration(result.get('run_s') or 0)}",
         "tokens": f"{used.get('input_tokens') or 0:,} in, {used.get('output_tokens') or 0:,} out",
         "cost": "not known" if cost is None else dollars(cost),

@@ -82,11 +82,12 @@ def pots_left(conf: settings.Settings, watches: Sequence[HostWatch]) -> list[str
     from farmhand.core import pots
 
     spent: Counter[str] = Counter()
-    closed = set()
+    closed: dict[str, float | None] = {}
     silent = {pot.name: [watch.name for watch in watches] for pot in conf.pots}
     for host, pot in ((watch.name, pot) for watch in watches for pot in (watch.status or {}).get("pots") or []):
         spent[pot["name"]] += pico(Decimal(str(pot.get("spent_usd") or 0)))
-        closed |= {pot["name"]} if pot.get("state") == "spent" else set()
+        if pot.get("state") == "spent":
+            closed[pot["name"]] = pot.get("api_closed_at") or closed.get(pot["name"])
         if "spent_usd" in pot and pot["name"] in silent:
             silent[pot["name"]].remove(host)
     return [

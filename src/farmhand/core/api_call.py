@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from . import billing_refusals
+from .addresses import is_safe
 from .errors import WireError, not_configured
 from .keys import check_format, redact
 
@@ -42,9 +42,7 @@ def admin_problem(key: str, url: str) -> str:
     """Return why this Admin key must not be sent to this URL, or "" if it may be."""
     if not key.startswith(ADMIN_PREFIX):
         return f"admin_key_source names a key that is no Admin key ({ADMIN_PREFIX}…)"
-    parts = urlsplit(url)
-    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    return "" if parts.scheme == "https" or local else f"admin_url {url!r:.100} is neither https nor on this machine"
+    return "" if is_safe(url) else f"admin_url {url!r:.100} is neither https nor on this machine"
 
 
 def call(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from . import readable
@@ -21,16 +22,20 @@ WAYS = ("park", "next")
 #: The largest amount, in US$: that of a budget.
 _MOST_USD = 1_000_000
 _MICRO = Decimal("0.000001")
+_NONE: Mapping[str, float | None] = MappingProxyType({})
 
 
 class PotSettings(NamedTuple):
-    """A table `[pots.NAME]` of config.toml. Without `funding_usd` nothing is counted: the key is simply paid."""
+    """A table `[pots.NAME]` of config.toml. Without `funding_usd` nothing is counted: the key is simply paid.
+
+    None stands for what is left out: it is filled once, it never expires.
+    """
 
     name: str
     key_source: str
     funding_usd: Decimal | None = None
-    cycle_day: int = 0
-    expires: str = ""
+    cycle_day: int | None = None
+    expires: str | None = None
     when_spent: str = WAYS[0]
 
 
@@ -43,13 +48,13 @@ def _midnight(day: date) -> float:
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
-def period(cycle_day: int, expires: str, at: float) -> tuple[float, float | None]:
+def period(cycle_day: int | None, expires: str | None, at: float) -> tuple[float, float | None]:
     """Return since when what was spent counts, and until when the pot lasts or None: Unix seconds.
 
-    Without a `cycle_day` all counts that was ever spent. `expires` is the first day without the pot, "" for none.
+    Without a `cycle_day` all counts that was ever spent. `expires` is the first day without the pot.
     """
     since, until = 0.0, None
-    if cycle_day:
+    if cycle_day is not None:
         today = datetime.fromtimestamp(at, UTC).date()
         first = today.replace(day=1)
         this = _turns(today.year, today.month, cycle_day)
@@ -60,19 +65,23 @@ def period(cycle_day: int, expires: str, at: float) -> tuple[float, float | None
             then = first + timedelta(days=31)
             before, after = this, _turns(then.year, then.month, cycle_day)
         since, until = _midnight(before), _midnight(after)
-    if expires:
+    if expires is not None:
         end = _midnight(date.fromisoformat(expires))
         until = end if until is None else min(until, end)
     return since, until
 
 
 class Left(NamedTuple):
-    """What is left in a pot, in pico-dollars, until when (Unix seconds, None: for good), and that in words."""
+    """What is left in a pot, in pico-dollars, until when (Unix seconds, None: for good), and that in words.
+
+    `api_closed_at`: when the API refused to be paid by it, in Unix seconds, if it pays for nothing since then.
+    """
 
     name: str
     left_pico: int
     until: float | None
     said: str
+    api_closed_at: float | None = None
 
 
 def since(pots: Sequence[PotSettings], at: float) -> dict[str, float]:
@@ -80,10 +89,12 @@ def since(pots: Sequence[PotSettings], at: float) -> dict[str, float]:
     return {pot.name: period(pot.cycle_day, pot.expires, at)[0] for pot in pots if pot.funding_usd is not None}
 
 
-def left(pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, closed: Container[str] = ()) -> list[Left]:
+def left(
+    pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, closed: Mapping[str, float | None] = _NONE
+) -> list[Left]:
     """Return what is left in each pot with a funding, given the pico-dollars that its charges since then come to.
 
-    Those in `closed` pay for nothing now.
+    Those in `closed` pay for nothing now; with a time (Unix seconds) if the API has said so then.
     """
     found = []
     for pot in pots:
@@ -91,37 +102,54 @@ def left(pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, close
             continue
         _, until = period(pot.cycle_day, pot.expires, at)
         rest = max(0, pico(pot.funding_usd) - spent.get(pot.name, 0))
-        said = in_words(pot.name, rest, pot.funding_usd, until, at, spent=pot.name in closed)
-        found.append(Left(pot.name, rest, until, said))
+        said = in_words(
+            pot.name, rest, pot.funding_usd, until, at, spent=pot.name in closed, api_closed_at=closed.get(pot.name)
+        )
+        found.append(Left(pot.name, rest, until, said, closed.get(pot.name)))
     return found
 
 
-def in_words(name: str, left_pico: int, of: Decimal, until: float | None, at: float, *, spent: bool = False) -> str:
-    """Return `pot plan: US$ 63.00 of 100 left, 12 days`; a pot that is `spent`, or expired, is said to be."""
-    text = f"pot {name}: {readable.money(left_pico)} of {of.normalize():,f} left"
+def in_words(
+    name: str,
+    left_pico: int,
+    of: Decimal,
+    until: float | None,
+    at: float,
+    *,
+    spent: bool = False,
+    api_closed_at: float | None = None,
+) -> str:
+    """Return `pot plan: US$ 63.00 of 100 left, 12 days`; a pot that is `spent`, or expired, is said to be.
+
+    Of one that the API has closed only our own ledger says what is left.
+    """
+    by_api = ""
+    if api_closed_at is not None:
+        by_api = f"closed by the API on {datetime.fromtimestamp(api_closed_at, UTC).date()}; by our ledger "
+    text = f"pot {name}: {by_api}{readable.money(left_pico)} of {of.normalize():,f} left"
     if until is not None and until <= at:
         return f"{text}, and it has expired"
     text += "" if until is None else f", {readable.duration(until - at)}"
-    return f"{text}; it is spent" if spent else text
+    return f"{text}; it is spent" if spent and not by_api else text
 
 
-def has_expired(expires: str, at: float) -> bool:
+def has_expired(expires: str | None, at: float) -> bool:
     """Return whether the day `expires` has come."""
-    return bool(expires) and at >= _midnight(date.fromisoformat(expires))
+    return expires is not None and at >= _midnight(date.fromisoformat(expires))
 
 
 def check(cycle_day: object, expires: object, when_spent: object, *, funded: bool) -> str:
-    """Return the rule that the funding of a pot breaks, or ""."""
-    if type(cycle_day) is not int or not 0 <= cycle_day <= 31:
-        return f"cycle_day is {cycle_day!r:.40}, not 1 to 31"
+    """Return the rule that the funding of a pot breaks, or ""; None: not given."""
+    if cycle_day is not None and (type(cycle_day) is not int or not 1 <= cycle_day <= 31):
+        return f"cycle_day is {cycle_day!r:.40}, not 1 to 31 (leave it out if it is filled once)"
     if when_spent not in WAYS:
         return f"when_spent is {when_spent!r:.40}, not one of {', '.join(WAYS)}"
     try:
-        if expires != "" and not (isinstance(expires, str) and 1971 <= date.fromisoformat(expires).year <= 2098):
+        if expires is not None and not (isinstance(expires, str) and 1971 <= date.fromisoformat(expires).year <= 2098):
             raise ValueError
     except ValueError:
-        return f"expires is {expires!r:.40}, not a day such as 2027-11-01"
-    if not funded and (cycle_day or expires or when_spent != WAYS[0]):
+        return f"expires is {expires!r:.40}, not a day such as 2027-11-01 (leave it out for never)"
+    if not funded and ((cycle_day, expires) != (None, None) or when_spent != WAYS[0]):
         return "cycle_day, expires and when_spent need funding_usd"
     return ""
 
@@ -158,10 +186,10 @@ def _pot(name: str, table: object, where: str) -> PotSettings:
     funding = amount(table["funding_usd"]) if "funding_usd" in table else None
     if "funding_usd" in table and funding is None:
         raise NotConfigured(f"{where}.funding_usd is {table['funding_usd']!r:.40}, not US$ above 0 in micro-dollars")
-    expires = table.get("expires", "")
+    expires = table.get("expires")
     expires = expires.isoformat() if type(expires) is date else expires
     pot = PotSettings(
-        name, table["key_source"], funding, table.get("cycle_day", 0), expires, table.get("when_spent", WAYS[0])
+        name, table["key_source"], funding, table.get("cycle_day"), expires, table.get("when_spent", WAYS[0])
     )
     if broken := check(pot.cycle_day, expires, pot.when_spent, funded=funding is not None):
         raise NotConfigured(f"{where}: {broken}")
@@ -208,16 +236,7 @@ def keys_of(
             )
         following = led_to(pots, pot.name)[1:2]
         part = None if pot.funding_usd is None else (pot.funding_usd / hosts).quantize(_MICRO, ROUND_DOWN)
-        sent.append(
-            {
-                "name": pot.name,
-                "key": key,
-                "funding": {
-                    "amount_usd": None if part is None else f"{part:f}",
-                    "cycle_day": pot.cycle_day,
-                    "expires": pot.expires,
-                    "next": following[0].name if following else "",
-                },
-            }
-        )
+        funding = {"amount_usd": None if part is None else f"{part:f}", "next": following[0].name if following else ""}
+        given = {name: value for name in ("cycle_day", "expires") if (value := getattr(pot, name)) is not None}
+        sent.append({"name": pot.name, "key": key, "funding": funding | given})
     return sent

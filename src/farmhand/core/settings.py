@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from farmhand.core.amounts import DURATION_FORM, duration
 from farmhand.core.errors import NotConfigured, Refused, UsageError
 from farmhand.core.files import xdg
-from farmhand.core.keys import DEFAULT_SOURCE
+from farmhand.core.keys import DEFAULT_SOURCE, redact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -287,6 +287,14 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
         return float(value)
     if not isinstance(value, type(default)):
         raise kind(f"{where} is {value!r}, not {'a string' if isinstance(default, str) else 'true or false'}")
+    if not value and default and name not in _CHOICES and isinstance(default, str):
+        raise kind(f"{where} is empty", hint="leave it out for the default")
+    if name in ("admin_url", "upstream_url") and value != default:
+        from farmhand.core.addresses import http_parts, is_safe  # see below
+
+        if not (http_parts if name == "upstream_url" else is_safe)(value):
+            rule = "an http(s) URL" if name == "upstream_url" else "an https URL, or one of this machine"
+            raise kind(f"{where} is {redact(value)!r:.100}, not {rule}")
     if value not in _CHOICES.get(name, (value,)):
         raise kind(f"{where} is {value!r}, not one of {', '.join(filter(None, _CHOICES[name]))}")
     if name == "when_spent":

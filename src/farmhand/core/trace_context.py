@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
+from farmhand.core.addresses import http_parts
 from farmhand.core.keys import redact
 
 #: The path of OTLP over HTTP. Source: the OTLP specification 1.9.
@@ -78,11 +78,7 @@ def traces_url(endpoint: str) -> str:
     """Return where spans are sent for the base address `endpoint`; "" for "" and `none`. Raise ValueError."""
     if endpoint in ("", OFF):
         return ""
-    try:
-        url = urlsplit(endpoint)
-        sound = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.username is None
-    except ValueError:  # a port that is none, half an IPv6 address
-        sound = False
-    if not sound or url.query or url.fragment or re.search(r"[\s\0]", endpoint):
+    url = http_parts(endpoint)
+    if url is None or url.query or url.fragment:
         raise ValueError(f"an address such as http://127.0.0.1:4318, without a name, a password or a query, or {OFF}")
     return endpoint.rstrip("/").removesuffix(TRACES_PATH) + TRACES_PATH

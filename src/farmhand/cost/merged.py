@@ -54,7 +54,10 @@ class MergedLedgers(NamedTuple):
             return figures(self.store, self.table, everything, self.basis, by=by, reprice=reprice)
 
     def add_pots(self, shown: dict[str, Any]) -> None:
-        """Add to a document with a headline what is left in each pot, by the charges that were merged."""
+        """Add to a document with a headline what is left in each pot, by the charges that were merged.
+
+        Whether one is closed is as the hosts last said it.
+        """
         if not self.conf.pots:
             return
         from farmhand.core import pots
@@ -62,8 +65,16 @@ class MergedLedgers(NamedTuple):
         query = "SELECT coalesce(sum(pico), 0) FROM charge WHERE pot = ? AND created_at >= ?"
         begun = pots.since(self.conf.pots, self.basis.now)
         spent = {name: int(self.store.rows(query, (name, since))[0][0]) for name, since in begun.items()}
-        found = pots.left(self.conf.pots, spent, self.basis.now)
-        shown["pots"] = [{"name": one.name, "left_usd": plain(one.left_pico), "until": one.until} for one in found]
+        found = pots.left(self.conf.pots, spent, self.basis.now, self.store.closed_pots(self.basis.now))
+        shown["pots"] = [
+            {
+                "name": one.name,
+                "left_usd": plain(one.left_pico),
+                "until": one.until,
+                "api_closed_at": one.api_closed_at,
+            }
+            for one in found
+        ]
         shown["headline"]["said"] += "".join(f" {one.said[:1].upper()}{one.said[1:]}." for one in found)
 
     def report(self) -> CostReport:

@@ -78,6 +78,12 @@ CREATE TABLE IF NOT EXISTS turn (
     list_pico INTEGER, held INTEGER NOT NULL, PRIMARY KEY (ledger, number)
 ) WITHOUT ROWID;
 """
+#: The pots that were spent when a host was asked last: since when, if the API said so, and until when. Unix seconds.
+_OF_POTS = """
+CREATE TABLE IF NOT EXISTS closed_pot (
+    ledger INTEGER NOT NULL, name TEXT NOT NULL, api_closed_at REAL, until REAL, PRIMARY KEY (ledger, name)
+) WITHOUT ROWID;
+"""
 #: The engine of the gateway's rows, and the label that has their residency.
 GATEWAY, RESIDENCY = "gateway", "residency"
 _SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "pot", "cost_pico")
@@ -160,7 +166,7 @@ class CostStore:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for statement in (_OF_CONTAINERS + _OF_GATEWAY).split(";"):
+            for statement in (_OF_CONTAINERS + _OF_GATEWAY + _OF_POTS).split(";"):
                 db.execute(statement)
 
     def _use_wal(self) -> None:
@@ -226,6 +232,26 @@ class CostStore:
         """Record that the ledger was completely merged `at` (Unix seconds), with its day budget then (JSON)."""
         with self.transaction() as db:
             db.execute("UPDATE ledger SET merged_at = ?, budget = ? WHERE id = ?", (at, budget, ledger))
+
+    def close_pots(self, ledger: int, found: list[dict[str, Any]]) -> None:
+        """Record which pots of a host's status are spent, in place of what was known of the ledger."""
+        rows = [
+            (ledger, str(pot["name"]), pot.get("api_closed_at"), pot.get("until"))
+            for pot in found
+            if pot.get("state") == "spent"
+        ]
+        with self.transaction() as db:
+            db.execute("DELETE FROM closed_pot WHERE ledger = ?", (ledger,))
+            db.executemany("INSERT OR REPLACE INTO closed_pot VALUES (?, ?, ?, ?)", rows)
+
+    def closed_pots(self, at: float) -> dict[str, float | None]:
+        """Return the pots that are spent `at`, by what each host's ledger of now said last, and when the API did."""
+        query = (
+            "SELECT name, max(api_closed_at) FROM closed_pot JOIN ledger AS l ON l.id = ledger"
+            " WHERE (until IS NULL OR until > ?) AND NOT EXISTS"
+            " (SELECT 1 FROM ledger AS newer WHERE newer.host = l.host AND newer.merged_at > l.merged_at) GROUP BY name"
+        )
+        return dict(self.rows(query, (at,)))
 
     def merge(self, ledger: int, kind: type[LedgerCharge] | type[FinishedTask], rows: Iterable[Any]) -> int:
         """Insert rows of a ledger, ignoring those already stored. Return the number of rows received, old and new.
@@ -317,6 +343,7 @@ def pull(store: CostStore, host: str, agent: LedgerPages) -> int:
         came += store.merge(number, FinishedTask, _new(FinishedTask, agent.finished, done_no))
     except BadLedger as error:
         raise BadLedger(f"{host}: {error.message}", hint=error.hint) from None
+    store.close_pots(number, status.get("pots") or [])
     budget = status.get("budget_day")
     store.merged(number, time.time(), json.dumps(budget) if isinstance(budget, dict) else None)
     return came

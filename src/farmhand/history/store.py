@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import xdg
+from farmhand.core.ids import line_key
 from farmhand.core.keys import redact
+from farmhand.core.rules import SHARED_BUDGET
 
 #: The most tasks that are kept of one ledger.
 KEPT = 10_000
 _DAY_S = 86_400.0
 _BUSY_S = 30.0
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE ledger (
     id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, farm TEXT NOT NULL, host TEXT NOT NULL,
@@ -33,11 +35,13 @@ CREATE TABLE ledger (
 CREATE TABLE task (
     no INTEGER PRIMARY KEY, ledger INTEGER NOT NULL REFERENCES ledger (id), id TEXT NOT NULL, state TEXT NOT NULL,
     batch TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, content TEXT NOT NULL,
+    line TEXT NOT NULL, held INTEGER NOT NULL,
     about TEXT NOT NULL, prompt TEXT NOT NULL, spec TEXT NOT NULL, answer TEXT NOT NULL, UNIQUE (ledger, id)
 );
 CREATE INDEX task_id ON task (id);
 CREATE INDEX task_new ON task (ledger, created_at DESC);
 CREATE INDEX task_batch ON task (batch, created_at DESC) WHERE batch != '';
+CREATE INDEX task_line ON task (batch, line) WHERE batch != '';
 CREATE INDEX task_failed ON task (created_at DESC) WHERE state = 'failed';
 CREATE INDEX task_open ON task (ledger) WHERE finished_at IS NULL;
 CREATE INDEX task_kept ON task (ledger, finished_at) WHERE content != 'gone';
@@ -47,6 +51,11 @@ CREATE TABLE label (
 ) WITHOUT ROWID;
 CREATE INDEX label_task ON label (task);
 """
+#: A line of a batch for which a budget had no room is given out again under another id: this row says no more then.
+_LAST_OF_LINE = (
+    "NOT (held AND EXISTS (SELECT 1 FROM task AS other WHERE other.batch = task.batch AND other.batch != ''"
+    " AND other.line = task.line AND (other.created_at, other.no) > (task.created_at, task.no)))"
+)
 #: The parts of a task that go with its content.
 _ANSWER = ("text", "structured", "error")
 _SELECT = (
@@ -229,11 +238,27 @@ class HistoryStore:
             rows = self._rows(f"{_SELECT} task.id > ? AND task.id < ? LIMIT 20", (start, f"{start}~"))
         return [task for task in map(_copy, rows) if farms.get(task.host) == task.farm]
 
+    def attempts(self, task: PastTaskCopy, farms: dict[str, str]) -> list[PastTaskCopy]:
+        """Return the attempts of the task, which may be a line of a batch: the one that answered first, else the last.
+
+        The others follow, the newest first.
+        """
+        batch = task.result.get("batch")
+        if not batch:
+            return [task]
+        query = f"{_SELECT} batch = ? AND line = ? ORDER BY state = 'succeeded' DESC, created_at DESC, no DESC"
+        found = map(_copy, self._rows(query, (batch, line_key(task.id))))
+        return [one for one in found if farms.get(one.host) == one.farm]
+
     def list(self, wanted: TaskFilter, farms: dict[str, str], limit: int) -> list[PastTaskCopy]:
-        """Return up to `limit` tasks, the newest first. `farms` has the farm of each host that is of interest."""
+        """Return up to `limit` tasks, the newest first. `farms` has the farm of each host that is of interest.
+
+        Of a line of a batch that waited for room in a budget only the last attempt is one.
+        """
         known = self._rows("SELECT id, host, farm FROM ledger")
         ledgers = [row["id"] for row in known if farms.get(row["host"]) == row["farm"]]
         terms, values = [f"ledger IN ({', '.join('?' * len(ledgers))})", "created_at >= ?"], [*ledgers, wanted.since]
+        terms.append(_LAST_OF_LINE)
         if wanted.failed:
             terms.append("state = 'failed'")
         if wanted.batch:
@@ -265,11 +290,11 @@ def _put(db: sqlite3.Connection, ledger: int, task: dict[str, Any]) -> None:
     texts = [redact(json.dumps(part, ensure_ascii=False)) for part in (about, spec, answer)]
     db.execute("DELETE FROM task WHERE ledger = ? AND id = ?", (ledger, task["id"]))
     no = db.execute(
-        "INSERT INTO task (ledger, id, state, batch, created_at, finished_at, content, about, spec, answer, prompt)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO task (ledger, id, state, batch, created_at, finished_at, content, line, held, about, spec, answer,"
+        " prompt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(ledger, task["id"], task["state"], task.get("batch") or "", task["created_at"]),
-            *(task.get("finished_at"), task["content"], *texts, redact(prompt)),
+            *(task.get("finished_at"), task["content"], line_key(task["id"]), was_held(task), *texts, redact(prompt)),
         ),
     ).lastrowid
     labels = (task.get("labels") or {}).items()
@@ -283,6 +308,13 @@ def _empty(db: sqlite3.Connection, ledger: int, before: float) -> None:
         " WHERE ledger = ? AND content != 'gone' AND finished_at < ?",
         (ledger, before),
     )
+
+
+def was_held(task: dict[str, Any]) -> bool:
+    """Return whether the task was not begun, since a budget that is not its own had no room for it."""
+    error = task.get("error") or {}
+    unasked = not (task.get("usage") or {}).get("requests")
+    return unasked and error.get("code") == "budget" and bool(SHARED_BUDGET.search(str(error.get("message") or "")))
 
 
 def _copy(row: sqlite3.Row) -> PastTaskCopy:

@@ -10,6 +10,7 @@ from typing import Any
 from farmhand.core.keys import redact, without_secrets
 from farmhand.core.money import plain
 from farmhand.core.readable import counted
+from farmhand.mcp_server import words
 from farmhand.mcp_server.jobs import Job, cost_of
 
 
@@ -68,7 +69,7 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
         text = redact(answer_text(result))
         if result.get("state") != "succeeded":
             error = result.get("error") or {}
-            text = f"({result.get('state')}: {without_secrets(str(error.get('message') or ''))})"
+            text = f"({result.get('state')}: {words.message(without_secrets(str(error.get('message') or '')), job.id)})"
         short = text[:share]
         cut |= len(short) < len(text)
         shown.append(f"[{_name(result)}] {short}{'…' if len(short) < len(text) else ''}")

@@ -14,12 +14,13 @@ from typing import Any
 import anyio
 import msgspec
 
+from farmhand.batch.reasons import reason
 from farmhand.core import settings
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed, UsageError, from_result
 from farmhand.core.keys import harmless
 from farmhand.core.money import pico, plain, usd
 from farmhand.core.readable import counted, duration, money
-from farmhand.mcp_server import answers, tools
+from farmhand.mcp_server import answers, tools, words
 from farmhand.mcp_server.book import Book, JobEntry, SessionMoneySpent
 from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
 from farmhand.mcp_server.jobs import Job, cost_of
@@ -149,7 +150,7 @@ class Farm:
             for name, host in sorted((found.get("hosts") or {}).items()):
                 lines.append(f"host {name}: {_host(host)}")
         except FarmhandError as error:
-            lines.append(f"the hosts cannot be asked: {error}")
+            lines.append(f"the hosts cannot be asked: {error.message} ({words.hint(error.hint)})")
         for entry in self.book.last(20):
             lines.append(self._in_one_line(entry))
         return "\n".join(lines)
@@ -233,7 +234,8 @@ class Farm:
         entry, job = self._entry(job_id), Job(self._directory, job_id)
         if job.is_running():
             if entry.kind == "batch":
-                return self._batch_told(entry, job, f"runs (farm_result {entry.id} has more later)")
+                waits = f"{what}; " if (what := job.text("progress")) else ""
+                return self._batch_told(entry, job, f"runs ({waits}farm_result {entry.id} has more later)")
             what = job.text("progress") or "it starts"
             return f"task {entry.id} still runs ({what}); farm_result {entry.id} has its answer later"
         if entry.state == "cancelled":
@@ -245,7 +247,8 @@ class Farm:
         failure = from_result(result) if "state" in result and result.get("state") != "spooled" else _error(job)
         if failure is not None:
             cost = f" [task {entry.id}; {answers.said_cost(result.get('cost_usd'))}]" if "cost_usd" in result else ""
-            raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
+            said, hint = words.message(failure.message, job_id), words.hint(failure.hint, job_id)
+            raise type(failure)(f"{said}{cost}", hint=hint, code=failure.code)
         return answers.of_task(job, result, self._cap)
 
     def _batch_told(self, entry: JobEntry, job: Job, head: str = "ended") -> str:
@@ -291,7 +294,8 @@ class Farm:
             with anyio.fail_after(_VERB_S):
                 done = await anyio.run_process(argv, check=False, env=self._environment)
         except TimeoutError:
-            raise FarmUnreachable(f"farmhand {arguments[0]} does not end", hint="try again later") from None
+            what = f"the farm's {arguments[0]} is not there after {_VERB_S:g} s"
+            raise FarmUnreachable(what, hint="call it again later") from None
         try:
             found = json.loads(done.stdout or b"{}")
         except ValueError:
@@ -304,7 +308,8 @@ class Farm:
         job = Job(self._directory, entry.id)
         state = entry.state
         if state == "open":
-            state = "runs" if job.is_running() else "unfinished" if self._unfinished(entry, job) else "ended"
+            runs = f"runs ({what})" if (what := job.text("progress")) else "runs"
+            state = runs if job.is_running() else "unfinished" if self._unfinished(entry, job) else "ended"
         cost = f"US$ {plain(entry.cost)}" if entry.cost is not None else f"{money(entry.reserved)} held"
         label = f" {entry.label!r}" if entry.label else ""
         what = entry.kind if entry.kind == "task" else f"batch of {entry.tasks}"
@@ -344,16 +349,17 @@ def _wait(given: float | msgspec.UnsetType, usual: float) -> float:
 
 def _error(job: Job) -> FarmhandError:
     """Return why a job has ended without a result."""
-    error = job.end().get("error")
-    if isinstance(error, dict):
-        return _of(error, job.status() or 1)
-    last = job.text("log").strip().splitlines()[-1:]
-    said = f": {harmless(last[0])}" if last else ""
+    end = job.end()
+    if isinstance(error := end.get("error"), dict):
+        return _of(error, job.status() or 1, job.id)
+    last = job.text("log").strip().splitlines()[-1:] if "left" not in end else []
+    said = f": {words.message(str(harmless(last[0])), job.id)}" if last else ""
     return TaskFailed(f"{job.id} was cut off{said}", hint=f"farm_result {job.id} lets it go on", code="cut_off")
 
 
-def _of(error: dict[str, Any], status: int) -> FarmhandError:
-    message, hint = (str(harmless(error.get(name) or "")) for name in ("message", "hint"))
+def _of(error: dict[str, Any], status: int, job_id: str = "") -> FarmhandError:
+    message = words.message(str(harmless(error.get("message") or "")), job_id)
+    hint = words.hint(str(harmless(error.get("hint") or "")), job_id)
     lines = error.get("lines")
     message += "".join(f"; {harmless(str(line))}" for line in lines) if isinstance(lines, list) else ""
     made = FarmhandError(message, hint=hint, code=str(error.get("code") or "error"))
@@ -373,7 +379,9 @@ def _host(host: Any) -> str:
     if isinstance(error := host.get("error"), dict):
         return str(harmless(error.get("message")))
     keep = ("state", "running", "queued", "awaiting_key")
-    return ", ".join(f"{name} {harmless(host[name])}" for name in keep if host.get(name) is not None)
+    said = ", ".join(f"{name} {harmless(host[name])}" for name in keep if host.get(name) is not None)
+    waits = reason(host.get("waiting") or [])
+    return f"{said}; tasks wait: {harmless(waits)}" if waits else said
 
 
 #: A tool's method.

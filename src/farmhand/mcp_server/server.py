@@ -20,7 +20,7 @@ from mcp.server.stdio import stdio_server
 from farmhand import __version__
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import harmless
-from farmhand.mcp_server import tools
+from farmhand.mcp_server import tools, words
 from farmhand.mcp_server.farm import Farm, StopUnless, Work
 from farmhand.mcp_server.lines import ClientLines
 
@@ -111,7 +111,8 @@ def make_server(farm: Farm) -> Server[Any]:
             work: Work = getattr(farm, params.name)
             return _result(await work(ClientSession(context), own, fields))
         except FarmhandError as error:
-            return _result(f"{error.code}: {harmless(str(error))}", is_error=True)
+            hint = f" ({harmless(words.hint(error.hint))})" if error.hint else ""
+            return _result(f"{error.code}: {harmless(words.message(error.message))}{hint}", is_error=True)
         except OSError as error:
             return _result(f"error: {error.strerror or 'a file cannot be used'}", is_error=True)
 

@@ -30,8 +30,8 @@ class Funding(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """
 
     amount_usd: Decimal | None = None
-    cycle_day: int = 0
-    expires: str = ""
+    cycle_day: int | None = None
+    expires: str | None = None
     next: str = ""
 
     def __post_init__(self) -> None:

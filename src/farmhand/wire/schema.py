@@ -164,7 +164,10 @@ class BudgetOfDay(msgspec.Struct, kw_only=True):
 
 
 class PotStatus(msgspec.Struct, kw_only=True):
-    """A pot: its key, and with a funding what is in it, what was spent since it was filled, and until when it lasts."""
+    """A pot: its key, and with a funding what is in it, what was spent since it was filled, and until when it lasts.
+
+    `api_closed_at` is when the API refused to be paid by it, if it is `spent` since then.
+    """
 
     name: Name
     key: Name | UnsetType | None = UNSET
@@ -174,6 +177,7 @@ class PotStatus(msgspec.Struct, kw_only=True):
     reserved_usd: Usd | UnsetType = UNSET
     until: Moment | UnsetType | None = UNSET
     next: Name | UnsetType = UNSET
+    api_closed_at: Moment | UnsetType | None = UNSET
 
 
 class BatchProgress(msgspec.Struct, kw_only=True):

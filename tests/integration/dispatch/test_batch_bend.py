@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.integration.dispatch.batches import Farm
-from tests.integration.dispatch.conftest import Workstation
+from tests.integration.dispatch.conftest import BIN, Workstation, entry
+from tests.integration.dispatch.sshd import serve
 from tests.support.messages_api import MessagesApi, Plan
 
 QUICK: dict[str, Any] = {"economy_linger_s": 0.1, "economy_poll_s": 0.1}
@@ -62,10 +63,37 @@ async def test_the_rest_goes_on_with_haiku_and_the_budget_holds(farm: Farm) -> N
     asked = Counter(json.loads(post.body)["model"] for post in farm.api.posts)
     assert asked == {"claude-sonnet-5-5": 40 - len(bent), "claude-haiku-5-5": len(bent)}
     assert len(set(farm.prompts())) == 40
+    await lists_each_line_once_and_shows_what_answered(farm, results, summary["batch"])
     # Given again, it says the same and spends nothing.
     again = await farm.batch("--max-usd", str(budget), "--when-spent", "haiku")
     assert f"{len(bent)} tasks went on with haiku" in again.out.decode()
     assert len(farm.api.posts) == 40
+
+
+async def lists_each_line_once_and_shows_what_answered(farm: Farm, results: list[Any], batch: str) -> None:
+    """What had no room is a row of its own at the host; people see the line."""
+    bent = next(result for result in results if "bent" in result)
+    server = serve(farm.directory / "sshd", f"{BIN}/jada-agent bridge --socket {farm.agents[0].socket}")
+    try:
+        farm.workstation.write_hosts(farm1=entry(server))
+        run = farm.workstation.run
+        listed = json.loads((await run("farmhand", "list", "--batch", batch, "-n", "1000", "--json")).out)["tasks"]
+        assert len(listed) == len(results)
+        assert {task["state"] for task in listed} == {"succeeded"}
+        assert json.loads((await run("farmhand", "list", "--failed", "--batch", batch, "--json")).out)["tasks"] == []
+        # By the id that the output has: the agent knows the attempt under another one.
+        shown = json.loads((await run("farmhand", "show", bent["id"], "--json")).out)["task"]
+        assert (shown["state"], shown["text"]) == ("succeeded", bent["text"])
+        assert shown["id"] != bent["id"]
+        assert shown["bent"] == {name: bent["bent"][name] for name in ("asked", "used")} | {"why": shown["bent"]["why"]}
+        text = (await run("farmhand", "show", bent["id"])).out.decode()
+        assert "bent    asked was claude-sonnet-5-5, engine api; the budget of the batch" in text
+        assert (await run("farmhand", "logs", bent["id"])).out.decode().strip() == bent["text"].strip()
+        plain = next(result for result in results if "bent" not in result)
+        assert "bent" not in json.loads((await run("farmhand", "show", plain["id"], "--json")).out)["task"]
+        assert json.loads((await run("farmhand", "show", f"{bent['id'][:-2]}", "--json")).out)["task"]["text"]
+    finally:
+        server.stop()
 
 
 async def test_at_half_price_it_goes_on_after_a_stop_and_a_new_agent_without_asking_twice(farm: Farm) -> None:

@@ -213,9 +213,18 @@ async def test_no_pot_gets_the_key_of_another(pots: Pots) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"amount_usd": Decimal(0)}, {"amount_usd": Decimal("1e-7")}, {"cycle_day": 3}, {"expires": "x"}],
+    [
+        {"amount_usd": Decimal(0)},
+        {"amount_usd": Decimal("1e-7")},
+        {"cycle_day": 3},
+        {"cycle_day": 0},
+        {"amount_usd": Decimal(1), "cycle_day": 0},
+        {"amount_usd": Decimal(1), "cycle_day": 32},
+        {"amount_usd": Decimal(1), "expires": ""},
+        {"expires": "x"},
+    ],
     ids=str,
 )
 def test_a_funding_that_is_none_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"amount_usd|need funding_usd|expires"):
+    with pytest.raises(ValueError, match=r"amount_usd|need funding_usd|expires|not 1 to 31"):
         Funding(**wrong)  # type: ignore[arg-type]

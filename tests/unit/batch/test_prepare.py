@@ -8,8 +8,9 @@ import pytest
 
 from farmhand.batch.begin import InvalidInput
 from farmhand.batch.journal import Journal
-from farmhand.batch.names import id_of, suffixed
+from farmhand.batch.names import id_of
 from farmhand.core.errors import UsageError
+from farmhand.core.ids import again_id, is_again, line_key
 from farmhand.core.task import TASK_ID
 from tests.support.places import Worker
 from tests.unit.batch.fake import KEY, Batch
@@ -89,8 +90,14 @@ def test_an_empty_input(tmp_path: Path) -> None:
 def test_ids_are_the_same_every_time_and_fit() -> None:
     assert id_of("b1", 7, b"body") == id_of("b1", 7, b"body") == "b1-7-230d8358"
     assert TASK_ID.fullmatch(id_of("b" * 64, 10**9, b"body"))
-    assert len(suffixed("x" * 64, ".r2")) == 64
-    assert suffixed("x" * 63 + "a", ".r2") != suffixed("x" * 63 + "b", ".r2")
+    assert len(again_id("x" * 64, 2)) == 64
+    assert again_id("x" * 63 + "a", 2) != again_id("x" * 63 + "b", 2)
+    for size in (1, 59, 60, 61, 62, 63, 64):
+        a, b = "x" * (size - 1) + "a", "x" * (size - 1) + "b"
+        assert {line_key(a), *(line_key(again_id(a, n)) for n in (2, 9, 10, 999))} == {line_key(a)}
+        assert line_key(b) != line_key(a)
+        assert not is_again(a)
+        assert is_again(again_id(a, 10))
 
 
 def test_another_input_or_other_options_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 from farmhand.batch.worker_state import MOST, WorkerState
 from farmhand.core.errors import FarmUnreachable
 
@@ -41,10 +43,11 @@ def test_a_host_that_does_not_answer_is_left_alone_longer_each_time() -> None:
 
 def test_that_all_is_with_the_provider_is_told_once() -> None:
     worker = WorkerState("farm1", 1)
+    news = partial(worker.news, all_given=True)
     queued = {"reason": "economy", "tasks": 2, "detail": "they go out together"}
     sent = {"reason": "economy_sent", "tasks": 1, "detail": "sent as 1 Message Batch at 14:03 UTC"}
-    assert worker.economy_news([queued, sent]) == ""
-    assert worker.economy_news([sent]) == "farm1: 1 task sent as 1 Message Batch at 14:03 UTC: the same command goes on"
-    assert worker.economy_news([sent]) == ""
-    assert worker.economy_news([sent | {"detail": "sent as 2 Message Batches at 14:03 UTC"}]) != ""
-    assert worker.economy_news([{"reason": "economy_sent"}]) == ""
+    assert news([queued, sent]) == ""
+    assert news([sent]) == "farm1: 1 task sent as 1 Message Batch at 14:03 UTC: the same command goes on"
+    assert news([sent]) == ""
+    assert news([sent | {"detail": "sent as 2 Message Batches at 14:03 UTC"}]) != ""
+    assert news([{"reason": "economy_sent"}]) == ""

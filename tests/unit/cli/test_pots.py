@@ -25,7 +25,7 @@ from farmhand.places.watch import HostWatch
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
 CONF = Settings(
-    pots=(PotSettings("plan", "env:A", Decimal(100), 7, "", "next"), PotSettings("paid", "env:B")), pot="plan"
+    pots=(PotSettings("plan", "env:A", Decimal(100), 7, None, "next"), PotSettings("paid", "env:B")), pot="plan"
 )
 FUTURE = 4_000_000_000
 
@@ -42,6 +42,7 @@ def test_doctor_is_red_for_a_spent_pot_that_leads_nowhere() -> None:
     bad = pots_left(status(state="spent"))
     assert (bad.state, bad.detail.endswith("; it is spent")) == ("red", True)
     assert "wait until plan is filled again" in bad.fix
+    assert "pot plan: closed by the API on 2026-11-24; by" in pots_left(status(state="spent", api_closed_at=NOW)).detail
     assert pots_left(status(state="expired", until=1)).fix.startswith("set its new expires, ")
     assert pots_left(status(state="spent", next="paid")).state == "green"
 
@@ -87,6 +88,9 @@ def test_status_adds_up_what_the_hosts_spent(monkeypatch: pytest.MonkeyPatch) ->
     watches[0].status, watches[1].status = status(spent_usd=7.25), status(spent_usd=30, state="spent")
     watches[2].status = status(spent_usd=0)
     assert status_lines(CONF, watches) == ["pot plan: US$ 62.75 of 100 left, 12 days; it is spent"]
+    watches[0].status = status(spent_usd=7.25, state="spent", api_closed_at=NOW - 3 * DAY)
+    closed = "pot plan: closed by the API on 2026-11-21; by our ledger US$ 62.75 of 100 left, 12 days"
+    assert status_lines(CONF, watches) == [closed]
     assert status_lines(Settings(), watches) == []
 
 
@@ -113,6 +117,11 @@ def test_cost_counts_the_charges_of_this_cycle_exactly() -> None:
         [plan] = shown["pots"]
         assert (plan["name"], Decimal(plan["left_usd"])) == ("plan", 100 - cost)
         assert shown["headline"]["said"] == "Hm. Pot plan: US$ 100.00 of 100 left, 12 days."
+        closed = {"name": "plan", "state": "spent", "until": FUTURE, "api_closed_at": NOW - 3 * DAY}
+        store.close_pots(store.ledger("a", "farm1")[0], [closed])
+        ledgers.add_pots(shown := {"headline": {"said": "Hm."}})
+        said = "Hm. Pot plan: closed by the API on 2026-11-21; by our ledger US$ 100.00 of 100 left, 12 days."
+        assert (shown["headline"]["said"], shown["pots"][0]["api_closed_at"]) == (said, NOW - 3 * DAY)
         untouched: dict[str, Any] = {"headline": {"said": "Hm."}}
         ledgers._replace(conf=Settings()).add_pots(untouched)
         assert untouched == {"headline": {"said": "Hm."}}

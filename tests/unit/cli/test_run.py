@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 
@@ -16,6 +17,7 @@ from farmhand.cli.render import Printer
 from farmhand.cli.task_options import build_task, read_schema
 from farmhand.core.errors import TaskFailed, UsageError
 from farmhand.core.settings import Settings
+from tests.support.schemas import check
 
 NOTHING: dict[str, Any] = dict.fromkeys(option.to for option in OPTIONS)
 
@@ -99,6 +101,11 @@ def test_events_are_lines_before_the_result(capsysbinary: pytest.CaptureFixture[
     assert [json.loads(line) for line in lines] == [
         {"type": "text", "text": "a"}, {"type": "restart"}, {"state": "succeeded", "text": "b"}
     ]  # fmt: skip
+    for line in lines[:2]:
+        check("events", json.loads(line))
+    for broken in ({"type": "state"}, {"type": "text"}, {"type": "restart", "reason": "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            check("events", broken)
     done = CliRunner().invoke(run.command, ["--events", "prompt"])
     assert "give --json too" in str(done.exception)
 
@@ -191,6 +198,7 @@ import json, sys
 from tests.unit.cli import test_batch, test_run
 from farmhand.batch.template import read_template
 from farmhand.core.settings import Settings
+from tests.support.schemas import check
 text, file = sys.argv[1:]
 given = test_run.options(prompt=text, system=text, file=(file,), schema=json.dumps({"title": "X"}).replace("X", text))
 task = test_run.build_task(given, Settings())

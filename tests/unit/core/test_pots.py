@@ -42,7 +42,7 @@ def config(directory: Path, text: str) -> str:
 
 @given(st.integers(1, 31), MOMENTS)
 def test_a_cycle_holds_its_moment_and_turns_once_a_month_on_its_day(day: int, moment: float) -> None:
-    since, until = pots.period(day, "", moment)
+    since, until = pots.period(day, None, moment)
     assert until is not None
     assert since <= moment < until
     assert since % DAY_S == until % DAY_S == 0
@@ -51,8 +51,8 @@ def test_a_cycle_holds_its_moment_and_turns_once_a_month_on_its_day(day: int, mo
         tomorrow = edge + timedelta(days=1)
         assert edge.day == day or (edge.day < day and tomorrow.day == 1)
     assert (ends.year * 12 + ends.month) - (begins.year * 12 + begins.month) == 1
-    assert pots.period(day, "", until)[0] == until  # no moment is in two cycles or in none
-    assert pots.period(day, "", since) == (since, until)
+    assert pots.period(day, None, until)[0] == until  # no moment is in two cycles or in none
+    assert pots.period(day, None, since) == (since, until)
 
 
 @pytest.mark.parametrize(
@@ -67,31 +67,31 @@ def test_a_cycle_holds_its_moment_and_turns_once_a_month_on_its_day(day: int, mo
     ],
 )
 def test_short_months_leap_years_and_the_new_year(day: int, moment: str, since: str, until: str) -> None:
-    assert pots.period(day, "", at(moment)) == (at(since), at(until))
+    assert pots.period(day, None, at(moment)) == (at(since), at(until))
 
 
-@given(st.integers(0, 31), st.dates(date(1972, 1, 1), date(2090, 1, 1)), MOMENTS)
-def test_nothing_lasts_longer_than_its_expiry(day: int, expires: date, moment: float) -> None:
+@given(st.none() | st.integers(1, 31), st.dates(date(1972, 1, 1), date(2090, 1, 1)), MOMENTS)
+def test_nothing_lasts_longer_than_its_expiry(day: int | None, expires: date, moment: float) -> None:
     since, until = pots.period(day, expires.isoformat(), moment)
-    assert since == pots.period(day, "", moment)[0]
+    assert since == pots.period(day, None, moment)[0]
     assert until is not None
     assert until <= at(expires.isoformat())
     assert pots.has_expired(expires.isoformat(), moment) == (moment >= at(expires.isoformat()))
 
 
 def test_filled_once_all_counts_that_was_ever_spent() -> None:
-    assert pots.period(0, "", at("2026-11-30")) == (0.0, None)
+    assert pots.period(None, None, at("2026-11-30")) == (0.0, None)
 
 
 def test_the_tables_of_config_toml(tmp_path: Path) -> None:
     conf = load(config(tmp_path, TWO), environ={})
     assert conf.pots == (
-        pots.PotSettings("plan", "env:PLAN_KEY", Decimal(100), 7, "", "next"),
+        pots.PotSettings("plan", "env:PLAN_KEY", Decimal(100), 7, None, "next"),
         pots.PotSettings("paid", "env:PAID_KEY"),
     )
     assert (conf.pot, conf.key_source) == ("plan", "env:PLAN_KEY")
     once = config(tmp_path, '[pots.gift]\nkey_source = "env:A"\nfunding_usd = "2.5"\nexpires = 2027-11-01')
-    assert load(once, environ={}).pots == (pots.PotSettings("gift", "env:A", Decimal("2.5"), 0, "2027-11-01"),)
+    assert load(once, environ={}).pots == (pots.PotSettings("gift", "env:A", Decimal("2.5"), None, "2027-11-01"),)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,10 @@ def test_the_tables_of_config_toml(tmp_path: Path) -> None:
         ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = true', "funding_usd is True"),
         ('[pots.plan]\nkey_source = "env:A"\ncycle_day = 7', "need funding_usd"),
         ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\ncycle_day = 32', "cycle_day is 32, not 1 to 31"),
+        ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\ncycle_day = 0', "cycle_day is 0, not 1 to 31"),
+        ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\ncycle_day = true', "cycle_day is True, not 1"),
+        ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\nexpires = ""', "expires is '', not a day"),
+        ('[pots.plan]\nkey_source = "env:A"\ncycle_day = 0', "cycle_day is 0"),
         ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\ncycle_day = "7"', "cycle_day is '7'"),
         ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\nexpires = "soon"', "expires is 'soon', not a day"),
         ('[pots.plan]\nkey_source = "env:A"\nfunding_usd = 1\nwhen_spent = "stop"', "not one of park, next"),
@@ -148,8 +152,8 @@ def test_a_host_gets_the_pot_and_those_it_leads_to(tmp_path: Path, monkeypatch: 
     file = config(tmp_path, TWO)
     monkeypatch.setenv("PLAN_KEY", PLAN)
     monkeypatch.setenv("PAID_KEY", PAID)
-    paid = {"name": "paid", "key": PAID, "funding": {"amount_usd": None, "cycle_day": 0, "expires": "", "next": ""}}
-    funding = {"amount_usd": "100.000000", "cycle_day": 7, "expires": "", "next": "paid"}
+    paid = {"name": "paid", "key": PAID, "funding": {"amount_usd": None, "next": ""}}
+    funding = {"amount_usd": "100.000000", "cycle_day": 7, "next": "paid"}
     plan = {"name": "plan", "key": PLAN, "funding": funding}
     both = credential(load(file, environ={}))
     assert both == [plan, paid]
@@ -185,6 +189,12 @@ def test_without_pots_the_key_alone_is_sent(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_left_in_words(rest: int, of: str, until: str | None, said: str) -> None:
     now = at("2026-11-30")
     assert pots.in_words("plan", rest, Decimal(of), None if until is None else at(until), now) == said
+
+
+def test_a_pot_that_the_api_has_closed_is_said_to_be() -> None:
+    now, closed = at("2026-11-30"), at("2026-11-20")
+    words = pots.in_words("plan", 63 * 10**12, Decimal(100), at("2026-12-12"), now, spent=True, api_closed_at=closed)
+    assert words == "pot plan: closed by the API on 2026-11-20; by our ledger US$ 63.00 of 100 left, 12 days"
 
 
 def test_what_is_left_is_exact(tmp_path: Path) -> None:

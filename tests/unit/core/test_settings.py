@@ -41,6 +41,11 @@ def test_flag_over_variable_over_file(config: Path) -> None:
         ("timeout_s = nan", "not 0 to 86400"),
         ("connect_timeout_s = 0.1", "not 1 to 86400"),
         ('otel_endpoint = "localhost:4318"', "otel_endpoint is not an address such as http://127.0.0.1:4318"),
+        ('baseline_model = ""', "baseline_model is empty"),
+        ('key_source = ""', "key_source is empty"),
+        ('upstream_url = "ftp://example.com"', "upstream_url is 'ftp://example.com', not an http"),
+        ('admin_url = "http://example.com"', "admin_url is 'http://example.com', not an https URL"),
+        ('admin_url = "https://"', "admin_url is 'https://', not an https URL"),
         ("host", "not TOML"),
         pytest.param("host = " + "[" * 200_000, "not TOML", id="deep"),
         ('fallback = "later"', "fallback is 'later', not one of ask, queue, subscription, none"),
@@ -122,3 +127,11 @@ def test_what_turns_the_subscription_on_states_the_provider_s_position_and_its_d
         for words in ("should use API keys", "without notice", "unmodified"):
             assert words in text, f"{name} lacks {words!r}"
         assert re.search(r"read on 20\d\d-\d\d-\d\d", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("name", ["admin_url", "upstream_url"])
+def test_a_bad_address_on_the_command_line_is_a_bad_option(name: str) -> None:
+    for url in ("ftp://example.com", "example.com", "https://", "http://[::1", "https://example.com:x"):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is '{url[:4]}"):
+            load(environ={}, **{name: url})
+    assert getattr(load(environ={}, **{name: "http://127.0.0.1:8080"}), name) == "http://127.0.0.1:8080"

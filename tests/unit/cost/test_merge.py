@@ -28,6 +28,7 @@ class FakeAgent(Client):
         self.uuid = uuid
         self.rows: list[LedgerCharge] = rows or []
         self.done: list[FinishedTask] = tasks or []
+        self.pots: list[dict[str, Any]] = []
         self.breaks_after = 10**9
         self.asked: list[tuple[str, int]] = []
         self.budget: dict[str, Any] | None = None
@@ -45,7 +46,7 @@ class FakeAgent(Client):
         """It stays."""
 
     def status(self) -> dict[str, Any]:
-        return {"ledger": {"id": self.uuid, "tasks": 0}, "budget_day": self.budget}
+        return {"ledger": {"id": self.uuid, "tasks": 0}, "budget_day": self.budget, "pots": self.pots}
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         self.asked.append(("charges", after))
@@ -187,3 +188,19 @@ def test_a_key_among_a_host_s_names_is_not_kept(store: CostStore) -> None:
     kept = b"".join(path.read_bytes() for path in Path(store.path).parent.iterdir())
     assert b"sk-ant-test" not in kept
     assert "sk-ant-…".encode() in kept
+
+
+def test_a_pot_is_closed_as_its_hosts_said_last(store: CostStore) -> None:
+    spent = {"name": "plan", "state": "spent", "until": 2000.0}
+    agent, other = FakeAgent("one"), FakeAgent("two")
+    agent.pots = [spent | {"api_closed_at": 900.0}, {"name": "paid"}, {"name": "gift", "state": "spent", "until": None}]
+    other.pots = [spent]
+    pull(store, "farm1", agent)
+    pull(store, "farm2", other)
+    assert store.closed_pots(1000.0) == {"plan": 900.0, "gift": None}
+    assert store.closed_pots(2000.0) == {"gift": None}, "it was filled again meanwhile"
+    agent.pots = [{"name": "plan", "state": "open", "until": 2000.0}]
+    pull(store, "farm1", agent)
+    assert store.closed_pots(1000.0) == {"plan": None}
+    pull(store, "farm2", FakeAgent("a new ledger"))
+    assert store.closed_pots(1000.0) == {}

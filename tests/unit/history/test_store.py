@@ -163,3 +163,23 @@ def test_thousands_of_tasks_are_found_by_an_index(store: HistoryStore) -> None:
     for query in asked:
         plan = [row["detail"] for row in store.db.execute(f"EXPLAIN QUERY PLAN {query}")]
         assert not [step for step in plan if step.startswith("SCAN task")], (query, plan)
+
+
+def test_of_a_line_that_waited_for_room_only_the_last_attempt_is_listed(store: HistoryStore) -> None:
+    refused = {"code": "budget", "message": "the budget of the batch b has no room: …", "hint": ""}
+    held = {"state": "failed", "batch": "b", "error": refused, "usage": {"requests": 0}}
+    tasks = [task("in-1", 1, **held), task("in-1.r2", 2, **held), task("in-1.r10", 3, batch="b")]
+    tasks += [task("in-2", 4, **held), task("in-2.r2", 5, **held)]
+    # A line that failed and was run again did run each time, and so did a task that its own budget ended.
+    tasks += [task("in-3", 6, state="failed", batch="b"), task("in-3.r2", 7, batch="b")]
+    own = {"code": "budget", "message": "the budget of the task in-4 has no room", "hint": ""}
+    tasks += [task("in-4", 8, state="failed", batch="b", error=own), task("in-4.r2", 9, batch="b")]
+    tasks += [task("other", 10, **{**held, "batch": ""}), task("other.r2", 11)]
+    store.add("", "farm1", page(*tasks), last=True)
+    wanted = ["other.r2", "other", "in-4.r2", "in-4", "in-3.r2", "in-3", "in-2.r2", "in-1.r10"]
+    assert ids(store) == wanted
+    assert ids(store, TaskFilter(failed=True)) == ["other", "in-4", "in-3", "in-2.r2"]
+    [first] = store.find("in-1", FARMS)
+    assert [one.id for one in store.attempts(first, FARMS)] == ["in-1.r10", "in-1.r2", "in-1"]
+    [alone] = store.find("other", FARMS)
+    assert store.attempts(alone, FARMS) == [alone]

@@ -155,7 +155,8 @@ def pots_left(status: dict[str, Any]) -> Check:
         limit = Decimal(str(pot["limit_usd"]))
         rest = max(0, pico(limit - Decimal(str(pot.get("spent_usd") or 0))))
         spent = pot.get("state") == "spent"
-        said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time(), spent=spent))
+        since = pot.get("api_closed_at")
+        said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time(), spent=spent, api_closed_at=since))
         if pot.get("state") != "open" and not pot.get("next"):
             bad.append(pot["name"])
             ended |= pot.get("state") == "expired"

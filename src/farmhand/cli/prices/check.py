@@ -6,14 +6,14 @@ import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 import msgspec
 
 from farmhand.cli.sheet import Sheet
 from farmhand.cli.verb import VerbResult, verb
-from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError
+from farmhand.core.addresses import is_safe
+from farmhand.core.errors import FarmUnreachable, UsageError
 from farmhand.core.keys import redact
 from farmhand.core.prices import price_table
 from farmhand.core.readable import counted
@@ -56,9 +56,8 @@ def _of_file(name: str) -> str:
 
 
 def _of_web(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")):
-        raise NotConfigured(f"--url {url!r:.100} is neither https nor on this machine")
+    if not is_safe(url):
+        raise UsageError(f"--url {url!r:.100} is neither https nor on this machine")
     # No key goes there.
     asked = urllib.request.Request(url, headers={"accept": "text/markdown, text/html;q=0.9", "user-agent": "farmhand"})  # noqa: S310
     try:
