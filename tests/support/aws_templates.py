@@ -24,7 +24,9 @@ _Loader.add_multi_constructor("", yaml_tag_constructor)
 
 def read_once() -> None:
     """Make moto keep what it has read in this process; call it as often as you like."""
-    models.yaml = responses.yaml = SimpleNamespace(load=_load, Loader=yaml.Loader, add_multi_constructor=lambda *_: None)
+    models.yaml = responses.yaml = SimpleNamespace(
+        load=_load, Loader=yaml.Loader, add_multi_constructor=lambda *_: None
+    )
 
 
 def _load(text: str, Loader: Any) -> Any:  # noqa: N803 (yaml's own name)
