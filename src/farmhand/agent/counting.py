@@ -6,10 +6,11 @@ import asyncio
 
 import msgspec
 
-from farmhand.agent.engines.api import HEADERS, request_body
+from farmhand.agent.engines.api import HEADERS
 from farmhand.agent.pots import Pots
 from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.keys import redact
+from farmhand.core.request_body import request_body
 from farmhand.core.task import Task, resolve_model
 from farmhand.meter import ApiError, Grant, Key, Meter
 from farmhand.meter.meter import COUNT_TOKENS

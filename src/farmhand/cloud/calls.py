@@ -69,7 +69,7 @@ class AwsClients(NamedTuple):
 
 def connect() -> AwsClients:
     """Return the clients, with the credentials of the task role. Raise ContainerEnds if there is no boto3."""
-    return AwsClients(*(client(name) for name in AwsClients._fields))
+    return AwsClients(*clients(*AwsClients._fields))
 
 
 def region() -> str | None:
@@ -77,8 +77,11 @@ def region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
-def client(service: str) -> Any:
-    """Return a client of `service`, with the credentials of the task role. Raise ContainerEnds."""
+def clients(*services: str) -> list[Any]:
+    """Return clients of one session, which reads what they share once, with the task role's credentials.
+
+    Raise ContainerEnds.
+    """
     try:
         import boto3
         from botocore.config import Config
@@ -91,7 +94,8 @@ def client(service: str) -> Any:
         user_agent_extra="farmhand-agent",
     )
     try:
-        return boto3.Session(region_name=region()).client(service, config=config)
+        session = boto3.Session(region_name=region())
+        return [session.client(name, config=config) for name in services]
     except Exception as error:
         if not _of_aws(error) and not isinstance(error, ValueError):
             raise
@@ -101,7 +105,7 @@ def client(service: str) -> Any:
 def refusal(service: str, method: str, **arguments: Any) -> str:
     """Return AWS's code for refusing a call, "" if it is carried out. What it returns is thrown away."""
     try:
-        called(method, lambda: getattr(client(service), method)(**arguments))
+        called(method, lambda: getattr(clients(service)[0], method)(**arguments))
     except CallFailed as error:
         return error.code
     return ""

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from farmhand.agent.engines.api import request_body
 from farmhand.cloud.calls import ContainerBucket, patiently
 from farmhand.cloud.ending import ContainerEnds, StopClock, say
 from farmhand.cloud.ledger_rows import spent_in
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.money import pico
 from farmhand.core.prices import PriceTable
+from farmhand.core.request_body import request_body
 from farmhand.core.shard import EXIT_CONFIG, PROMPT_KEY, Pico, read_ledger
 from farmhand.core.task import Task, Usage, resolve_model
 from farmhand.core.terms import DEAREST

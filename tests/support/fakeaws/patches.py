@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support import aws_templates
 from tests.support.fakeaws import (
     alarms,
     batch,
@@ -21,6 +22,7 @@ from tests.support.fakeaws import (
 
 def change_moto() -> None:
     """Change the classes of moto in this process. OPTIONS must be set."""
+    aws_templates.read_once()
     for module in (
         ecs,
         batch,

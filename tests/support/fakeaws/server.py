@@ -10,6 +10,7 @@ from typing import Self
 
 from werkzeug.serving import make_server
 
+from tests.support import aws_models
 from tests.support.fakeaws.fargate import end_all
 from tests.support.fakeaws.options import ACCOUNT, OPTIONS
 
@@ -21,6 +22,7 @@ class Server:
         os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
         # Nothing starts from an image here, and there are 1,300 for each region that is asked, after each reset.
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+        aws_models.read_once()  # moto reads some as it is imported
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
         from tests.support.fakeaws.front import Front

@@ -11,7 +11,7 @@ from farmhand.aws import prices
 from farmhand.aws.environment import readiness
 from farmhand.aws.environment.stacks import TEMPLATE_BYTES
 from tests.support.cloud import PARTS, ROOT, TEMPLATE_NAMES, TEMPLATES
-from tests.support.fargate_rules import template_faults
+from tests.support.fargate_rules.template import template_faults
 
 
 @pytest.mark.parametrize("part", TEMPLATE_NAMES)

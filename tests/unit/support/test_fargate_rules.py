@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cfnlint.api import lint_all
 
-from tests.support.fargate_rules import template_faults
 from tests.support.fargate_rules.sizes import cpu_units, mebibytes, pair_fault
+from tests.support.fargate_rules.template import template_faults
 
 TEMPLATE = Path(__file__).parents[2] / "data" / "aws" / "fargate.yaml"
 TASK_LINUX = "LinuxParameters: {InitProcessEnabled: true, Capabilities: {Drop: [ALL]}}"

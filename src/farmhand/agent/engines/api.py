@@ -1,6 +1,6 @@
 """The `api` engine: one streamed request to the Messages API through the meter, without a process.
 
-The other engines use its parts: tasks as requests, messages as results, the check of structured answers.
+The other engines use its parts: messages as results, the check of structured answers.
 """
 
 from __future__ import annotations
@@ -14,55 +14,16 @@ import msgspec
 
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.core.claude import messages
+from farmhand.core.request_body import request_body
 from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
-from farmhand.core.task import ALWAYS_THINKING, Result, Task
+from farmhand.core.task import Result, Task
 from farmhand.meter import Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 
 HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
-_ANSWER_TOOL = "answer"
 #: Stop reasons of an unfinished answer. Structured output is incomplete then.
 _CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the end of the model's context"}
 _FENCED = re.compile(r"\s*```[a-z]*\n(.*?)\n?```\s*", re.DOTALL)
-
-
-def as_object(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a tool's input, which must be an object. Other schemas become its one property `answer`.
-
-    It has no `$schema`: the API reads 2020-12, the CLI draft-07, and each refuses the other's URL.
-    """
-    if schema.get("type") == "object":
-        return {name: value for name, value in schema.items() if name != "$schema"}
-    shared: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-    inner = {name: value for name, value in schema.items() if name not in {"$schema", "$id", *shared}}
-    return {"type": "object", "properties": {"answer": inner}, "required": ["answer"], **shared}
-
-
-def request_body(task: Task, model: str) -> dict[str, Any]:
-    """Return the Messages API request for `task`.
-
-    A schema is requested as the input of one tool, which is forced if the model allows it. This supports any schema;
-    the provider's own structured outputs support a subset. Source: its tool use and structured outputs references.
-    """
-    body: dict[str, Any] = {
-        "model": model,
-        "max_tokens": task.max_tokens,
-        "messages": list(messages(task)),
-    }
-    thinks = model in ALWAYS_THINKING
-    if not thinks:
-        body["thinking"] = {"type": "disabled"}
-    system = [task.system] if task.system else []
-    if task.schema is not None:
-        schema = as_object(task.schema)
-        body["tools"] = [{"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": schema}]
-        body["tool_choice"] = {"type": "auto"} if thinks else {"type": "tool", "name": _ANSWER_TOOL}
-        if thinks:
-            system.append(f"Give your answer by calling the tool {_ANSWER_TOOL}, once.")
-    if system:
-        body["system"] = "\n\n".join(system)
-    return body
 
 
 class ApiEngine:

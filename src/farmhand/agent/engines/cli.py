@@ -17,11 +17,12 @@ import msgspec
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.api import as_object, check_answer
+from farmhand.agent.engines.api import check_answer
 from farmhand.agent.engines.sandboxes import SandboxPool, unit_of
 from farmhand.agent.task_files import TaskFiles, TaskOutputs
 from farmhand.core import claude
 from farmhand.core.keys import redact
+from farmhand.core.request_body import as_object
 from farmhand.core.schemas import MAX_ANSWER
 from farmhand.core.task import BUNDLE_REF, TASK_OUTPUTS, TRANSCRIPT, Result, Task
 from farmhand.core.trace_context import TraceContext, context_of

@@ -18,13 +18,13 @@ import msgspec
 
 from farmhand.agent.context import RunContext
 from farmhand.agent.engines import failure
-from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
 from farmhand.agent.pots import Pot
 from farmhand.agent.store.damage import LedgerDamaged
 from farmhand.agent.store.ledger import insist
 from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
 from farmhand.agent.store.queries import QueuedTask
+from farmhand.core.request_body import request_body
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.terms import DEAREST
 from farmhand.meter import ApiError, Budget, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve

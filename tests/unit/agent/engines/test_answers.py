@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.api import as_object, check_answer
+from farmhand.agent.engines.api import check_answer
+from farmhand.core.request_body import as_object
 
 
 async def test_a_schema_fetches_nothing() -> None:

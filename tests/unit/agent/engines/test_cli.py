@@ -12,9 +12,9 @@ import pytest
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.cli import CliEngine, arguments, environment
 from farmhand.core import claude
+from farmhand.core.request_body import request_body
 from farmhand.core.task import Result, Task, Usage
 from farmhand.core.trace_context import TraceContext
 from farmhand.meter import Charge, Grant, Grants, Key
