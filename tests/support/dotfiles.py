@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ run)
     ANTHROPIC_API_KEY={ONE} exec "$@" ;;
 esac""",
 }
+#: How the names of start-up files begin, and the shells that read them.
+_READ_BY = ((".config/fish", {"fish"}), (".z", {"zsh"}), (".bash", {"bash"}), (".profile", {"bash", "sh"}))
 
 
 @dataclass
@@ -70,6 +72,45 @@ class Case:
     cwd: str | None = None
     #: By kind of shell, what is to be said of it where that is not none: `billed`, or `unknown FILE:LINE`.
     expect: dict[str, str] = field(default_factory=dict)
+    #: The cases that share this home.
+    parts: list[Case] = field(default_factory=list)
+
+    @property
+    def shells(self) -> set[str]:
+        """The shells whose start-up files it has."""
+        found = (read_by for name in self.files for start, read_by in _READ_BY if name.startswith(start))
+        return set().union(*found)
+
+    def has(self, name: str) -> bool:
+        """Whether a file, named by its path in the home, is in a place of this case's."""
+        return _place(name) in map(_place, self.files)
+
+
+def _place(name: str) -> str:
+    parts = name.split("/")
+    return "/".join(parts[: 2 if parts[0] == ".config" else 1])
+
+
+def side_by_side(cases: Iterable[Case]) -> list[Case]:
+    """Cases whose files are read by different shells share a home: all shells are asked in each."""
+    homes: list[Case] = []
+    for case in cases:
+        own = case.env or case.cwd or "ALLOW" in case.files or not case.shells
+        free = (each for each in homes if not own and _room(each, case))
+        if home := next(free, None):
+            home.name += f" + {case.name}"
+            home.files |= case.files
+            home.parts.append(case)
+        else:
+            homes.append(Case(case.name, dict(case.files), case.pty, case.env, case.cwd, case.expect, [case]))
+    return homes
+
+
+def _room(home: Case, case: Case) -> bool:
+    """Whether the home has nothing that this case's shells, or its files, would meet."""
+    alone = home.env or home.cwd or "ALLOW" in home.files or not home.shells
+    met = home.shells & case.shells or any(home.has(name) for name in case.files)
+    return not alone and not met and home.pty == case.pty
 
 
 def cases(name: str) -> list[Case]:

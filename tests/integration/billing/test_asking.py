@@ -24,7 +24,7 @@ from farmhand.billing import Report, Source, find
 from farmhand.billing.names import BASE_URLS, CLOUDS, INDIRECT, KEY, TOKEN
 from farmhand.core.keys import fingerprint
 from tests.support.claude import claude_binary
-from tests.support.dotfiles import KINDS, ONE, Case, Dotfiles, cases
+from tests.support.dotfiles import KINDS, ONE, Case, Dotfiles, cases, side_by_side
 from tests.support.shells import Home
 
 GIVEN = cases("homes.json")
@@ -55,7 +55,7 @@ def truth(home: Dotfiles) -> dict[str, dict[str, str]]:
     return {" ".join(kind): each for kind, each in zip(KINDS, found, strict=True)}
 
 
-@pytest.mark.parametrize("case", [*GIVEN, *OWN], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", side_by_side([*GIVEN, *OWN]), ids=lambda case: case.name)
 def test_every_verdict_and_every_line_is_the_shells_own(directory: Path, case: Case) -> None:
     home = Dotfiles(directory, case)
     report = ask(home)
@@ -75,6 +75,10 @@ def test_every_verdict_and_every_line_is_the_shells_own(directory: Path, case: C
         assert bool(verdict.base_url) == any(name in got for name in BASE_URLS)
         reaching = {source.name for source in report.reaching if verdict.kind in source.shells}
         assert reaching == set(got), verdict.kind
+    for source in report.reaching if len(case.parts) > 1 else []:  # none comes from a home beside it
+        assert source.location.path
+        name = str(source.location.path.relative_to(home.path))
+        assert any(part.has(name) and {kind.split()[0] for kind in source.shells} <= part.shells for part in case.parts)
     for (kind, name), sources in by_kind(report).items():
         check_lines(home, kind, name, sources)
 

@@ -12,10 +12,10 @@ import pytest
 
 from farmhand.billing import Verdict, find
 from tests.integration.billing.playbook import snapshot, workstation
-from tests.support.cli_said import Said, ask, install
+from tests.support.cli_said import Said, ask_each, install
 from tests.support.homes import FISH, GUARD, PROFILE
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
-from tests.support.shells import KINDS, Home, at_once
+from tests.support.shells import KINDS, Home
 
 TOKEN = "gateway-token-loopback"
 HELPED = "sk-ant-test-helper-000000000"
@@ -58,7 +58,7 @@ def agree(verdict: Verdict, said: Said) -> None:
 
 async def all_agree(home: Home, api: MessagesApi, kinds: list[tuple[str, str]]) -> list[Said]:
     found = facts(home)
-    said: list[Said] = await at_once([ask(home, api, shell, mode) for shell, mode in kinds])
+    said = await ask_each(home, api, kinds)
     for kind, answer in zip(kinds, said, strict=True):
         agree(found[kind], answer)
     return said
