@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.dispatch.sshd import Sshd, serve
+from tests.integration.dispatch.sshd import Sshd, bridge_to, serve
 from tests.support import command
 from tests.support.agent import Agent, bodies
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parents[3]
 #: Verbs whose start is no part of what is tried here.
 FORKED = ("again", "batch", "cost", "doctor", "flush", "list", "logs", "show", "status")
-LOADED = tuple(f"farmhand.cli.{verb}" for verb in FORKED)
+LOADED = tuple(f"farmhand.cli.{verb}" for verb in ("run", *FORKED))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Workstation:
 
     async def run(self, *argv: str, stdin: bytes | None = None) -> Done:
         """Run a command to its end, with `stdin` through a pipe if given."""
-        if argv[0] == "farmhand" and argv[1] in FORKED and stdin is None:
+        if stdin is None and (argv[0] == "claude-cheap" or (argv[0] == "farmhand" and argv[1] in FORKED)):
             given = (argv[0], argv[1:], self.environment, CHECKOUT)
             done = await asyncio.to_thread(command.run, *given, preload=LOADED)
             return Done(done.returncode, done.stdout.encode(), done.stderr)
@@ -111,7 +111,7 @@ async def farm(tmp_path: Path, agent: Agent, workstation: Workstation) -> AsyncI
     """sshd with the bridge to the daemon as forced command, known to the workstation as farm1."""
     directory = tmp_path / "sshd"
     directory.mkdir()
-    server = Sshd(directory, f"{BIN}/jada-agent bridge --socket {agent.socket}")
+    server = Sshd(directory, bridge_to(agent.socket))
     server.start()
     workstation.write_hosts(farm1=entry(server))
     yield server

@@ -8,8 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
+
+_BRIDGE = Path(__file__).resolve().parents[3] / "src/farmhand/agent/bridge.py"
+
+
+def bridge_to(agent: Path) -> str:
+    """The forced command that connects to an agent's socket, started as on a host: jada-agent.j2 says how and why."""
+    return f"{sys.executable} -I -S {_BRIDGE} {agent}"
 
 
 def keygen(path: Path) -> str:

@@ -10,8 +10,8 @@ import pytest
 
 from farmhand.core.keys import fingerprint
 from tests.integration.dispatch.batches import Farm
-from tests.integration.dispatch.conftest import BIN, Workstation
-from tests.integration.dispatch.sshd import Sshd, serve
+from tests.integration.dispatch.conftest import Workstation
+from tests.integration.dispatch.sshd import Sshd, bridge_to, serve
 from tests.integration.dispatch.test_farmhand_task import ssh_inventory
 from tests.integration.dispatch.test_route import jump_block, ssh_config
 from tests.support.agent import Agent
@@ -61,7 +61,7 @@ async def test_a_batch_gets_there(
 async def test_doctor_and_rotate_get_there(
     workstation: Workstation, tmp_path: Path, agent: Agent, api: MessagesApi, jump: Sshd
 ) -> None:
-    box = serve(tmp_path / "box", f"{BIN}/jada-agent bridge --socket {agent.socket}")
+    box = serve(tmp_path / "box", bridge_to(agent.socket))
     try:
         block = {"HostName": "127.0.0.1", "Port": box.port, "UserKnownHostsFile": box.known_hosts, "ProxyJump": "jump"}
         config = ssh_config(tmp_path / "config", jump=jump_block(jump), farmalias=block)

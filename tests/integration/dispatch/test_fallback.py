@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Done, Workstation, agent_knows, entry, received
-from tests.integration.dispatch.sshd import Sshd, free_port
+from tests.integration.dispatch.sshd import Sshd, bridge_to, free_port
 from tests.integration.dispatch.test_claude_cheap_terminal import read_terminal
 from tests.support.agent import Agent
 from tests.support.forked import ForkedAgent
@@ -46,7 +46,7 @@ async def second(tmp_path: Path, api: MessagesApi) -> AsyncIterator[tuple[Sshd, 
     (directory / "sshd").mkdir(parents=True)
     agent = ForkedAgent(directory, api.url)
     await agent.start()
-    server = Sshd(directory / "sshd", f"{BIN}/jada-agent bridge --socket {agent.socket}")
+    server = Sshd(directory / "sshd", bridge_to(agent.socket))
     server.start()
     yield server, agent
     server.stop()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.dispatch.conftest import BIN, Done, Workstation, agent_knows, entry, received
-from tests.integration.dispatch.sshd import Sshd, serve
+from tests.integration.dispatch.sshd import Sshd, bridge_to, serve
 from tests.integration.dispatch.test_fallback import down
 from tests.support.agent import Agent
 from tests.support.forked import ForkedAgent
@@ -138,7 +138,7 @@ async def test_the_tasks_of_two_hosts_are_one_list(
     (tmp_path / "second").mkdir()
     other = ForkedAgent(tmp_path / "second", api.url)
     await other.start()
-    server = serve(tmp_path / "sshd2", f"{BIN}/jada-agent bridge --socket {other.socket}")
+    server = serve(tmp_path / "sshd2", bridge_to(other.socket))
     try:
         await other.run(id="dog", prompt="bark")
         workstation.write_hosts(farm1=entry(farm), farm2=entry(server))

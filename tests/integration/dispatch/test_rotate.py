@@ -19,8 +19,8 @@ import pytest
 
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
-from tests.integration.dispatch.conftest import BIN, Done, Workstation, entry
-from tests.integration.dispatch.sshd import Sshd
+from tests.integration.dispatch.conftest import Done, Workstation, entry
+from tests.integration.dispatch.sshd import Sshd, bridge_to
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
@@ -101,7 +101,7 @@ async def farm(tmp_path: Path, workstation: Workstation) -> AsyncIterator[Farm]:
             agents[name] = ForkedAgent(directory, api.url, idle_s=5.0)
             await agents[name].start()
             (directory / "sshd").mkdir()
-            servers[name] = Sshd(directory / "sshd", f"{BIN}/jada-agent bridge --socket {agents[name].socket}")
+            servers[name] = Sshd(directory / "sshd", bridge_to(agents[name].socket))
             servers[name].start()
         workstation.write_hosts(**{name: entry(server) for name, server in servers.items()})
         workstation.rotate_with(api)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.dispatch.conftest import BIN, Done, Workstation
-from tests.integration.dispatch.sshd import Sshd, serve
+from tests.integration.dispatch.conftest import Done, Workstation
+from tests.integration.dispatch.sshd import Sshd, bridge_to, serve
 from tests.support.agent import Agent
 
 PLAY = [
@@ -65,7 +65,7 @@ def site(tmp_path: Path, workstation: Workstation) -> Site:
 
 @pytest.fixture
 def box(tmp_path: Path, agent: Agent) -> Iterator[Sshd]:
-    server = serve(tmp_path / "box", f"{BIN}/jada-agent bridge --socket {agent.socket}")
+    server = serve(tmp_path / "box", bridge_to(agent.socket))
     yield server
     server.stop()
 
@@ -151,7 +151,7 @@ async def test_a_jump_host_in_extra_args_and_what_is_said_when_it_is_down(
 
 @pytest.mark.parametrize("written", ["::1", "ssh://admin@[::1]:{port}"])
 async def test_an_ipv6_literal(site: Site, agent: Agent, tmp_path: Path, written: str) -> None:
-    box = serve(tmp_path / "box", f"{BIN}/jada-agent bridge --socket {agent.socket}", "::1")
+    box = serve(tmp_path / "box", bridge_to(agent.socket), "::1")
     try:
         port = {} if "{port}" in written else {"ansible_port": box.port}
         done = await site.register(
