@@ -2,6 +2,9 @@
 
 botocore keeps them for each session, and every test has sessions of its own. To read one takes longer than most tests.
 Clients of a session share them already, so nothing changes them. Source: botocore/loaders.py.
+
+Of the rest of a new client's time a third goes into its table of event handlers: whether each function takes **kwargs,
+which is inspected each time, and a copy that goes by copy.copy. Source: botocore/hooks.py.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ import gzip
 import json
 import os
 from functools import cache
+from inspect import CO_VARKEYWORDS
 from typing import Any
 
-from botocore.hooks import EVENT_ALIASES, EventAliaser
+from botocore import hooks
+from botocore.hooks import EVENT_ALIASES, EventAliaser, NodeList
 from botocore.loaders import JSONFileLoader, Loader
 
 
@@ -50,4 +55,22 @@ def read_once() -> None:
     EventAliaser.__init__ = with_known_names
     JSONFileLoader.load_file = lambda _self, path: file(path)
     Loader.list_available_services = services
+    inspected = hooks.accepts_kwargs
+
+    def takes_any(handler: Any) -> Any:
+        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+        return inspected(handler) if code is None else code.co_flags & CO_VARKEYWORDS
+
+    hooks.accepts_kwargs = takes_any
+    hooks._PrefixTrie._recursive_copy = lambda _self, node: _copied(node)
     JSONFileLoader.reads_once = True
+
+
+def _copied(node: dict[str, Any]) -> dict[str, Any]:
+    copied = node.copy()
+    for key, value in node.items():
+        if type(value) is dict:
+            copied[key] = _copied(value)
+        elif type(value) is NodeList:
+            copied[key] = NodeList(*[part.copy() for part in value])
+    return copied
