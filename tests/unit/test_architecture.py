@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -30,9 +31,16 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in SOURCES}
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The imports and classes anywhere in a file: all tests here ask for them, and parsing takes the time."""
+    wanted = (ast.Import, ast.ImportFrom, ast.ClassDef)
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, wanted)]
+
+
 def imports(path: Path, package: list[str]) -> Iterator[str]:
     """The modules that a file imports anywhere in it: `core.keys` for one of ours, the plain name for another."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -48,10 +56,11 @@ def imports(path: Path, package: list[str]) -> Iterator[str]:
                 yield below if below in MODULES else inside
 
 
-def of_ours(path: Path) -> set[str]:
+@cache
+def of_ours(path: Path) -> frozenset[str]:
     """Our own modules that a source file imports, but the package's version."""
     found = imports(path, ["farmhand", *path.relative_to(PACKAGE).parent.parts])
-    return {module for module in found if module in MODULES} - {"", name_of(path)}
+    return frozenset(module for module in found if module in MODULES) - {"", name_of(path)}
 
 
 def table() -> dict[str, set[str]]:
@@ -90,9 +99,7 @@ def test_no_module_is_in_a_circle_of_imports() -> None:
 
 def test_no_class_name_is_used_twice() -> None:
     files = [path for path in SOURCES + PLUGINS if path.parent.name != "action_plugins"]
-    classes = Counter(
-        node.name for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
-    )
+    classes = Counter(node.name for path in files for node in nodes(path) if isinstance(node, ast.ClassDef))
     assert [name for name, number in classes.items() if number > 1] == []
 
 
@@ -124,7 +131,7 @@ def test_what_runs_on_a_host_is_standard_library_and_relative(path: Path) -> Non
         assert not standard_library_only(source, ["farmhand", *source.relative_to(PACKAGE).parent.parts]), name
         absolute = [
             node
-            for node in ast.walk(ast.parse(source.read_text()))
+            for node in nodes(source)
             if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("farmhand")
         ]
         assert not absolute, f"{name}: a module on the farm host has no package farmhand: import relatively"
