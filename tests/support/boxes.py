@@ -15,7 +15,7 @@ from farmhand.plugins.box import apply
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = {
     "state": "present",
-    "wait_s": 5.0,
+    "wait_s": 60.0,
     "poll_s": 0.01,
     "known_hosts_file": "",
     "name": "farm1",

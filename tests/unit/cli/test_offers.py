@@ -88,8 +88,9 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(sqlite3.connect(HistoryStore(past_tasks()).path)) as history, history:
         history.execute("INSERT INTO ledger (id, uuid, farm, host) VALUES (1, 'uuid', 'farm', 'west')")
         history.execute(
-            "INSERT INTO task (ledger, id, state, batch, created_at, content, about, prompt, spec, answer)"
-            " VALUES (1, 't-1', 'succeeded', '', 1, '', '{}', '', '', '')"
+            "INSERT INTO task (ledger, id, state, batch, created_at, content, line, held, about, prompt, spec,"
+            " answer)"
+            " VALUES (1, 't-1', 'succeeded', '', 1, '', 't-1', 0, '{}', '', '', '')"
         )
 
 
