@@ -12,7 +12,8 @@ import pytest
 
 from farmhand.aws.places.live_check import ROWS
 from farmhand.core.shard import STOP_S
-from tests.support.aws_site import AwsSite, worker_image
+from farmhand.places.image import ensure
+from tests.support.aws_site import ROOT, AwsSite
 
 #: What the double has no part of: a private network, IPv6, Spot's own notice.
 NOT_KNOWN = {"the API by IPv6", "no way elsewhere", "names of the endpoints", "Spot's notice"}
@@ -51,7 +52,7 @@ def test_every_row_is_looked_at_and_passes_where_the_double_has_it(site: AwsSite
 @pytest.fixture
 def broken_wall(site: AwsSite) -> Iterator[None]:
     """The image's launcher loads no filter."""
-    image, plain = site.image, worker_image()
+    image, plain = site.image, ensure(ROOT, print)
     where = "/opt/farmhand/lib/farmhand/cloud"
     # What is compiled in the image is not compared with its source.
     edit = f"sed -i 's/^    _load_filter(FAMILIES/    print(FAMILIES/' {where}/confine.py"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -26,15 +25,6 @@ ROOT = Path(__file__).parents[2]
 LOADED = ("tests.support.aws_loaded", *(f"farmhand.cli.{verb}" for verb in ("batch", "cloud", "code", "cost", "run")))
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 COMMAND = Path(sys.executable).with_name("farmhand")
-
-
-def worker_image() -> str:
-    """The name of the image of these sources. The first worker that asks builds it; the others wait for that."""
-    lock = ROOT / ".cache" / "worker-image.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        return ensure(ROOT, print)
 
 
 class AwsSite:
@@ -92,7 +82,7 @@ class AwsSite:
         return f"farmhand.fakeaws=fakeaws-{self.aws.url.rpartition(':')[2]}"
 
     def _make(self) -> None:
-        subprocess.run(["docker", "tag", worker_image(), self.image], check=True)
+        subprocess.run(["docker", "tag", ensure(ROOT, print), self.image], check=True)
         self.add("try")
         secret = self.names.secret("key")
         self.aws.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=self.api_process.key)

@@ -7,6 +7,7 @@ come by hash, the CLI by name and digest, as on a farm host.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import platform
@@ -16,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,16 @@ def ensure(checkout: Path, say: Say, base: str = "") -> str:
 
     `base` is an image with BASE_PACKAGES in it. Raise NotConfigured with the failed step's last line.
     """
-    cli = _cli(checkout)
     name = name_of(checkout, base)
-    base = base or _base_name()
-    if _exists(name):
-        return name
+    if not _exists(name):
+        with _alone(say):
+            if not _exists(name):  # another command has built it meanwhile
+                _build(checkout, name, base or _base_name(), say)
+    return name
+
+
+def _build(checkout: Path, name: str, base: str, say: Say) -> None:
+    cli = _cli(checkout)
     if base == _base_name() and not _exists(base):
         say("building the Debian base image, once")
         _build_base(base)
@@ -79,7 +85,24 @@ def ensure(checkout: Path, say: Say, base: str = "") -> str:
             DOCKER_BUILDKIT="0",
         )
     _remove_others(name, ours)
-    return name
+
+
+@contextlib.contextmanager
+def _alone(say: Say) -> Iterator[None]:
+    """Keep other commands of this user from building at the same time."""
+    with (_cache() / "image.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another command that builds an image")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _cache() -> Path:
+    cache = Path(xdg("XDG_CACHE_HOME"), "farmhand")
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
 
 
 def _remove_others(name: str, ours: str) -> None:
@@ -189,8 +212,7 @@ def _cli(checkout: Path) -> dict[str, str]:
 
 
 def _unpack_cli(cli: dict[str, str], target: Path) -> None:
-    cache = Path(xdg("XDG_CACHE_HOME"), "farmhand")
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = _cache()
     tarball = cache / f"{cli['package'].lstrip('@').replace('/', '-')}-{cli['version']}.tgz"
     if not tarball.exists():
         run(
