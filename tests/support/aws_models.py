@@ -1,7 +1,7 @@
 """The models of AWS's services, read once by a process that has many sessions of boto3; its events' names as well.
 
 botocore keeps them for each session, and every test has sessions of its own. To read one takes longer than most tests.
-Clients of a session share them already, so nothing changes them. Source: botocore/loaders.py.
+Clients of a session share them already, so nothing changes them but S3's. Source: botocore/loaders.py, handlers.py.
 
 Of the rest of a new client's time a third goes into its table of event handlers: whether each function takes **kwargs,
 which is inspected each time, and a copy that goes by copy.copy. Source: botocore/hooks.py.
@@ -27,14 +27,19 @@ def read_once() -> None:
         return
     listed = Loader.list_available_services
 
-    @cache
-    def file(path: str) -> Any:
+    def read(path: str) -> Any:
         for name, opened in ((f"{path}.json", open), (f"{path}.json.gz", gzip.open)):
             if os.path.isfile(name):
                 with opened(name, "rb") as text:
                     # Without botocore's OrderedDict, which takes four times as long: a dict has its order, too.
                     return json.load(text)
         return None
+
+    kept = cache(read)
+
+    def file(path: str) -> Any:
+        # botocore takes the bucket out of the addresses in a client's model of S3, and moto reads them in its own.
+        return (read if f"{os.sep}s3{os.sep}" in path else kept)(path)
 
     names: dict[tuple[str, ...], Any] = {}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore import hooks
 from botocore.hooks import HierarchicalEmitter
+from botocore.loaders import Loader
 
 from tests.support import aws_models
 
@@ -56,3 +57,11 @@ def test_functions_that_take_anything_are_known_as_before() -> None:
     for handler in (takes, takes_not, Handler().method, Handler.method, Handler(), dict.get):
         wanted = inspect.getfullargspec(handler)[2] is not None
         assert bool(hooks.accepts_kwargs(handler)) is wanted, handler
+
+
+def test_what_a_client_of_s3_does_to_its_model_is_its_own() -> None:
+    one, other = (Loader().load_service_model("s3", "service-2") for _ in range(2))
+    one["operations"]["PutObject"]["http"]["requestUri"] = ""
+    assert other["operations"]["PutObject"]["http"]["requestUri"] == "/{Bucket}/{Key+}"
+    same = [Loader().load_service_model("sqs", "service-2") for _ in range(2)]
+    assert same[0] is same[1]
