@@ -75,6 +75,10 @@ async def test_json_is_the_whole_result(workstation: Workstation, farm: Sshd) ->
     other = await workstation.run("claude-cheap", "--json", "--id", "mine", "other")
     assert other.status == 2
     assert json.loads(other.out)["error"]["code"] == "id_conflict"
+
+
+async def test_each_part_comes_before_the_result(workstation: Workstation, farm: Sshd, api: MessagesApi) -> None:
+    api.state.event_s = 0.3  # of what has ended there is the result only
     # Each line is checked beside docs/schemas as it is read.
     *events, last = (await workstation.run("claude-cheap", "--json", "--events", "hello")).out.splitlines()
     assert "".join(json.loads(event)["text"] for event in events) == json.loads(last)["text"]
