@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 import msgspec.toml
 
+from farmhand.core.addresses import http_parts
 from farmhand.core.errors import NotConfigured
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.rules import MAX_USD, is_budget
@@ -77,12 +76,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     otel_endpoint: str = ""
 
     def __post_init__(self) -> None:
-        try:
-            url = urlsplit(self.upstream_url)
-            sound = url.port != 0 and url.username is None and not re.search(r"[\s\0]", self.upstream_url)
-        except ValueError:  # a port that is none, half an IPv6 address
-            raise ValueError("upstream_url has no host and port that can be connected to") from None
-        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or not sound:
+        url = http_parts(self.upstream_url)
+        if url is None or url.query or url.fragment:
             raise ValueError("upstream_url must be an http(s) URL without query, such as https://api.anthropic.com")
         if url.path.rstrip("/").endswith("/v1"):
             raise ValueError("upstream_url must end before /v1")

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from farmhand.cloud.calls import CallFailed, called
 from farmhand.cloud.ending import ContainerEnds
 from farmhand.core import api_call, keys
+from farmhand.core.addresses import is_safe
 from farmhand.core.api_call import ApiAnswer
 from farmhand.core.errors import WireError
 from farmhand.core.shard import EXIT_CONFIG, EXIT_LEFT, EXIT_REFUSED
@@ -97,8 +97,7 @@ class TokenExchange:
         self, ids: FederationIds, upstream: str, sts: Any, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._ids, self._upstream, self._sts, self._clock = ids, upstream, sts, clock
-        parts = urlsplit(upstream)
-        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        if not is_safe(upstream):
             raise ContainerEnds(EXIT_CONFIG, f"{upstream!r:.100} is not https: no identity is sent there")
 
     def __call__(self) -> AccessToken:

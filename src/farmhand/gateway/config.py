@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farmhand.core.addresses import http_parts
 from farmhand.core.decoding import shown
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from farmhand.core.files import xdg
@@ -247,16 +248,12 @@ def _is_loopback(host: str) -> bool:
 
 def _checked_server(name: str, value: Any) -> LocalServer:
     server = _typed(value, LocalServer)
-    try:
-        url = urlsplit(server.url)
-        sound = url.port != 0 and url.username is None and not re.search(r"[\s\0]", server.url)
-    except ValueError:
-        raise _Problem("url", "no URL with host and port") from None
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or not sound:
+    url = http_parts(server.url)
+    if url is None or url.query or url.fragment:
         raise _Problem("url", "not an http(s) URL without user, query and fragment", "such as http://127.0.0.1:8080")
     if url.path.rstrip("/").endswith("/v1"):
         raise _Problem("url", "must end before /v1")
-    if not _is_loopback(url.hostname):
+    if not _is_loopback(str(url.hostname)):
         # H3: what is called local stays on this machine. Otherwise any provider could be one.
         hint = "bring its port here: ssh -N -L 8080:127.0.0.1:8080 HOST"
         raise _Problem("url", f"{url.hostname} is not this machine, so it is not local", hint, policy=True)
@@ -313,13 +310,9 @@ def _checked_metered(value: Any) -> MeteredTable:
         raise _Problem("key_source", "auth_env is set too", "set one of them")
     if table.key_source and not _KEY_SOURCE.fullmatch(table.key_source):
         raise _Problem("key_source", "not a key source", "such as file:~/repos.env#FARMHAND_GATEWAY_KEY")
-    url = urlsplit(table.url)
-    if (
-        not url.hostname
-        or url.query
-        or (url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)))
-    ):
-        raise _Problem("url", "not an https URL without a query", "such as https://api.anthropic.com")
+    url = http_parts(table.url)
+    if url is None or url.query or url.fragment or (url.scheme != "https" and not _is_loopback(str(url.hostname))):
+        raise _Problem("url", "not an https URL without user, query and fragment", "such as https://api.anthropic.com")
     _check_variable(table.auth_env)
     _check_models(table.models, CLASSES)
     _check_body(table.extra_body)

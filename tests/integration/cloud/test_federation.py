@@ -157,9 +157,10 @@ async def test_aws_s_own_refusals_say_what_to_do(api: MessagesApi, code: str, st
     assert (caught.value.code, said in str(caught.value)) == (status, True)
 
 
-def test_no_identity_is_sent_in_the_clear() -> None:
+@pytest.mark.parametrize("url", ["http://api.example.org", "https://", "https://[::1", "ftp://localhost"])
+def test_no_identity_is_sent_in_the_clear(url: str) -> None:
     with pytest.raises(ContainerEnds, match="not https"):
-        TokenExchange(IDS, "http://api.example.org", Sts())
+        TokenExchange(IDS, url, Sts())
 
 
 @pytest.mark.parametrize("text", ["", ",,,", "rule,,,", "rule", "a,b,c", ",org,,"])
