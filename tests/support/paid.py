@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sqlite3
@@ -68,6 +69,16 @@ def charges(path: Path) -> list[dict[str, Any]]:
     with sqlite3.connect(path) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute("SELECT * FROM charge ORDER BY charge_id")]
+
+
+async def settled(path: Path, count: int) -> list[dict[str, Any]]:
+    """The charges in the ledger of a gateway that runs, once `count` have ended: an answer comes first."""
+    for _ in range(1200):
+        rows = charges(path)
+        if len(rows) == count and not any(row["outcome"] == "open" for row in rows):
+            return rows
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not {count} charges that have ended: {rows}")
 
 
 def billed(entry: Entry) -> int:

@@ -14,7 +14,7 @@ import aiohttp
 
 from tests.support.gateway import GatewayProcess
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
-from tests.support.paid import VARIABLE, asked, billed, charges, settings
+from tests.support.paid import VARIABLE, asked, billed, charges, settings, settled
 
 CONTROL = {"X-Farmhand-Control": "1"}
 ONLY_LOCAL = '[[rule]]\ntry = ["local"]\n'
@@ -55,9 +55,9 @@ async def test_allow_opens_for_a_class_and_stop_closes(tmp_path: Path) -> None:
         code, out, _ = await one.command("allow", "metered", "--stop")
         assert (code, out.strip()) == (0, "metered is closed again")
         assert (await one.call("POST", "/v1/messages", said))[0] == 402
+        (row,) = await settled(one.database, 1)
         with sqlite3.connect(one.database) as db:
             ((classes, pico, ended, spent),) = db.execute("SELECT classes, pico, ended_at, spent FROM allowance")
-        (row,) = charges(one.database)
         assert (classes, pico, spent) == ("agent", 10**12, row["pico"])
         assert ended > 0
         await one.stop()
@@ -93,8 +93,8 @@ async def test_an_allowance_has_its_own_limit(tmp_path: Path) -> None:
                 break
         assert statuses[-1] == 402
         assert "of the allowed US$ 0.0005 are left" in body["error"]["message"]
-        rows = charges(one.database)
-        assert len(rows) == len(statuses) - 1 > 0
+        rows = await settled(one.database, len(statuses) - 1)
+        assert rows
         assert sum(row["pico"] + row["held"] for row in rows) <= 5 * 10**8
         await one.stop()
 

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.gateway.test_two_payers import gateway
 from tests.support import plan as planned
 from tests.support.messages_api import Fault, MessagesApi, Windows
-from tests.support.paid import asked, charges, settings
+from tests.support.paid import asked, settings, settled
 from tests.support.plan import Plan
 
 
@@ -46,7 +46,7 @@ async def test_a_turn_that_the_plan_declines_is_answered_by_what_comes_after_it_
                 # Until the next turn the plan is open again, but for the window that is used up.
                 assert (await one.command("reload"))[0] == 0
             assert len(asked(api)) == 4
-            rows = charges(one.database)
+            rows = await settled(one.database, 5 if code == "used_up" else 8)
             declined = [row for row in rows if row["residency"] == "subscription"]
             assert len(declined) == (1 if code == "used_up" else 4)
             assert {(row["outcome"], row["terms"]) for row in declined} == {("refused", code)}

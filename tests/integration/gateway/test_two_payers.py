@@ -21,7 +21,7 @@ from tests.support.gateway import GatewayProcess
 from tests.support.gateway_inside import CHAT, MESSAGES, RESPONSES
 from tests.support.local_server import until
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim
-from tests.support.paid import VARIABLE, asked, charges, paid, post, settings
+from tests.support.paid import VARIABLE, asked, charges, paid, post, settings, settled
 from tests.support.plan import Plan
 
 ONLY_LOCAL = '[[rule]]\ntry = ["local"]\n'
@@ -140,8 +140,7 @@ async def test_turns_in_a_row_stay_on_the_plan_and_the_api_takes_what_it_does_no
             # What the plan declines goes on to the API, in the same turn. The ledger has both.
             plan.api.fault(Fault(kind="status", status=429, count=9))
             assert await backend("messages") == (200, "metered")
-            await until(lambda: len(charges(one.database)) == 7)
-            *_, paid_row, refused, instead = charges(one.database)
+            *_, paid_row, refused, instead = await settled(one.database, 7)
             assert (paid_row["residency"], paid_row["pico"] > 0) == ("metered", True)
             assert (refused["outcome"], refused["pico"], refused["model"]) == ("refused", 0, "")
             assert (instead["residency"], instead["outcome"], instead["decision"]) == (
