@@ -75,7 +75,7 @@ unit: $(VENV) ## Unit tests
 
 integration: $(VENV) ## The real daemon in a temp directory
 	@scripts/tools test
-	$(PYTEST) $(AT_ONCE) $(WAITING) $(BY_FILE) tests/integration
+	@scripts/again_alone $@ $(PYTEST) $(AT_ONCE) $(WAITING) $(BY_FILE) tests/integration
 
 chaos: $(VENV) ## The agent killed at random moments, over 40 seeds: nothing lost, nothing invented, every charge accounted
 	@scripts/tools test
@@ -96,7 +96,7 @@ molecule: $(VENV) ## The roles on Debian 12 and 13 with systemd in Docker, and a
 e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/tools test
 	@scripts/base-image
-	$(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/e2e
+	@scripts/again_alone $@ $(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/e2e
 
 # Those that wait for containers come first, the longest ones before all.
 AWS_TESTS = tests/e2e/test_aws_places.py tests/e2e/test_aws_ends.py tests/e2e/test_aws_*.py tests/e2e/aws tests/integration/aws \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pexpect  # type: ignore[import-untyped]  # it has no stubs
@@ -32,7 +33,9 @@ PROGRAMS = [
     "sh",
     "sleep",
     "tail",
+    "tee",
     "touch",
+    "tr",
 ]
 
 
@@ -213,6 +216,42 @@ def test_rows_that_hang_are_ended_and_say_how_far_they_got(checkout: Checkout) -
     assert [line for line in done.stdout.splitlines() if line.endswith(" says")] == ["one says", "two says"]
     assert "==> two was under way; it said last:" in done.stderr
     assert not alive(int((checkout.root / "pid").read_text(encoding="ascii")))
+
+
+#: Passes from its second run on.
+UNSTEADY = """
+from pathlib import Path
+
+
+def test_{0}():
+    seen = Path("{0}.seen")
+    fresh = not seen.exists()
+    seen.touch()
+    assert not fresh
+"""
+#: What ends beside it, so that nothing passes however often it runs.
+WORSE = {
+    "broken": "def test_broken():\n    assert 0\n",
+    "three": UNSTEADY.format("b") + UNSTEADY.format("c"),
+    "crash": "def test_crash():\n    import os\n    os._exit(3)\n",
+}
+
+
+@pytest.mark.parametrize("more", ["", *WORSE])
+def test_two_tests_that_fail_run_again_alone_and_what_fails_then_has_failed(checkout: Checkout, more: str) -> None:
+    tests = checkout.root / "tests"
+    tests.mkdir()
+    (checkout.root / "pytest.ini").touch()
+    (tests / "test_first.py").write_text(UNSTEADY.format("a"), encoding="utf-8")
+    (tests / "test_second.py").write_text(WORSE.get(more, "def test_fine():\n    pass\n"), encoding="utf-8")
+    pytest_ = f"{sys.executable} -m pytest -p xdist --numprocesses 1 --max-worker-restart 0 tests"
+    (checkout.root / "Makefile").write_text(f"one:\n\tscripts/again_alone one {pytest_}\n", encoding="utf-8")
+    done = checkout.run("stages", "one", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    shown = done.stdout + done.stderr
+    assert "test_a" in shown
+    passed_alone = "==> failed beside others, and passed alone: tests/test_first.py::test_a"
+    assert (done.returncode, passed_alone in shown) == ((1, False) if more else (0, True)), shown
+    assert ("==> again, alone: " in shown) == (more in ("", "broken")), shown
 
 
 def test_what_takes_long_shows_on_a_terminal_what_its_log_says_and_since_when(checkout: Checkout) -> None:
