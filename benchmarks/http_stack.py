@@ -107,7 +107,11 @@ def _asgi(meter: Any) -> Any:
 
 async def _serve(stack: str, socket: str, url: str) -> None:
     """Serve the meter with this stack; print its task tokens, then go on until stdin ends."""
-    from farmhand.meter import Grant, Key, Meter, MeterServer, Upstream, policy
+    from farmhand.meter import policy
+    from farmhand.meter.grants import Grant, Key
+    from farmhand.meter.http_server import MeterServer
+    from farmhand.meter.meter import Meter
+    from farmhand.meter.upstream import Upstream
 
     policy.MAX_REQUESTS = sys.maxsize
     server, client = stack.split()

@@ -40,7 +40,11 @@ def _pin(core: int) -> None:
 
 async def _serve_meter(socket: str, upstream_url: str) -> None:
     """The meter as the agent serves it; prints its task tokens, then serves until stdin ends."""
-    from farmhand.meter import Grant, Key, Meter, MeterServer, Upstream, policy
+    from farmhand.meter import policy
+    from farmhand.meter.grants import Grant, Key
+    from farmhand.meter.http_server import MeterServer
+    from farmhand.meter.meter import Meter
+    from farmhand.meter.upstream import Upstream
 
     policy.MAX_REQUESTS = sys.maxsize
     meter = Meter(Upstream(upstream_url))

@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from farmhand.meter import Upstream, http_server, policy
+from farmhand.meter import http_server, policy
+from farmhand.meter.upstream import Upstream
 from tests.support.answers import Case
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.messages_api.verbatim import Ending

@@ -14,7 +14,11 @@ from aiohttp import web
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
-from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream, policy, reserve
+from farmhand.meter import policy, reserve
+from farmhand.meter.budget import Budget, BudgetSpent
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Grant, Key
+from farmhand.meter.upstream import Upstream
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim
 from tests.support.messages_api.limits import Limits
 from tests.support.meter import BODY, MODEL, Served, total

@@ -11,7 +11,10 @@ import aiohttp
 import anthropic
 
 from farmhand.core.task import Usage
-from farmhand.meter import Grant, Key, Meter, MeterServer, RetryPolicy, Upstream
+from farmhand.meter.grants import Grant, Key
+from farmhand.meter.http_server import MeterServer
+from farmhand.meter.meter import Meter, RetryPolicy
+from farmhand.meter.upstream import Upstream
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"

@@ -20,7 +20,9 @@ from farmhand.agent.store.ledger import insist
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, resolve_model
-from farmhand.meter import ApiError, Grant, Key, RetryPolicy
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Grant, Key
+from farmhand.meter.meter import RetryPolicy
 
 if TYPE_CHECKING:
     from farmhand.telemetry.spans import OwnSpan

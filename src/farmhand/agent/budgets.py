@@ -10,7 +10,7 @@ from farmhand.agent.store.ledger import Ledger
 from farmhand.core.errors import Refused
 from farmhand.core.money import pico, usd
 from farmhand.core.task import Task
-from farmhand.meter import Budget
+from farmhand.meter.budget import Budget
 
 #: Number of batch budgets to cache. Those without a running task are dropped first.
 _KEPT = 256

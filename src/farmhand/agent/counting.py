@@ -12,8 +12,9 @@ from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.keys import redact
 from farmhand.core.request_body import request_body
 from farmhand.core.task import Task, resolve_model
-from farmhand.meter import ApiError, Grant, Key, Meter
-from farmhand.meter.meter import COUNT_TOKENS
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Grant, Key
+from farmhand.meter.meter import COUNT_TOKENS, Meter
 
 #: How many tasks one request may have counted, and how long that may take, in seconds.
 MOST = 24

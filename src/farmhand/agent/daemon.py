@@ -30,8 +30,10 @@ from farmhand.agent.store.retention import Retention
 from farmhand.core import systemd
 from farmhand.core.errors import NotConfigured
 from farmhand.core.trace_context import traces_url
-from farmhand.meter import Meter, MeterServer, Upstream
+from farmhand.meter.http_server import MeterServer
 from farmhand.meter.message_batches import MessageBatches
+from farmhand.meter.meter import Meter
+from farmhand.meter.upstream import Upstream
 
 log = logging.getLogger("jada-agent")
 #: File modes of sockets that the daemon creates itself, without systemd. Only the meter's is open to other users.

@@ -14,7 +14,7 @@ from farmhand.agent.pots import Pots
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.task import FINAL_STATES
-from farmhand.meter import Grant, Key
+from farmhand.meter.grants import Grant, Key
 
 _PING_S = 10.0
 #: How often a listener is told if its task waits for something else than before.

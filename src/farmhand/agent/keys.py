@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from farmhand.meter import ApiError, Key
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Key
 
 
 class Keys:

@@ -17,7 +17,9 @@ from farmhand.agent.store.ledger import Ledger
 from farmhand.core import pots, readable
 from farmhand.core.errors import POT_SPENT, UsageError
 from farmhand.core.money import pico, usd
-from farmhand.meter import ApiError, Budget, BudgetSpent, Key
+from farmhand.meter.budget import Budget, BudgetSpent
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Key
 from farmhand.wire.requests import Funding
 
 log = logging.getLogger("jada-agent")

@@ -26,7 +26,7 @@ from farmhand.agent.store.queries import BatchView, QueuedTask
 from farmhand.core.engines import SLOTTED
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import FINAL_STATES, DrainMode, Result, State, Task
-from farmhand.meter import Key
+from farmhand.meter.grants import Key
 from farmhand.meter.message_batches import MessageBatches
 from farmhand.wire.requests import Funding
 

@@ -15,12 +15,14 @@ import os
 import secrets
 import stat
 from pathlib import Path
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import replace
 from farmhand.core.keys import GATEWAY_PREFIX
+
+if TYPE_CHECKING:
+    from aiohttp import web  # commands read the token: they do without a server
 
 #: Failed tokens within a second after which each further one waits, and how long. Seconds.
 _FAILURES = 8

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 
 from farmhand.gateway.turn import Reason
-from farmhand.meter import Upstream
-from farmhand.meter.upstream import UpstreamError
+from farmhand.meter.upstream import Upstream, UpstreamError
 
 #: Seconds between two looks at a server, and that one answer may take.
 _EVERY_S = 5.0

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from farmhand.gateway.turn import BadRequest
+
+if TYPE_CHECKING:
+    from aiohttp import web  # commands read these names, too: they do without a server
 
 #: The headers of the labels, by label. A client that sends none is known by its User-Agent.
 HEADERS = {"client": "X-Farmhand-Client", "project": "X-Farmhand-Project"}

@@ -18,7 +18,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.gateway.ledger import GatewayLedger, TurnCharge, new_id
 from farmhand.gateway.locking import lock
 from farmhand.gateway.turn import Allowance, LabelBudget, WorkClass
-from farmhand.meter import Budget
+from farmhand.meter.budget import Budget
 
 DAY_S = 86_400
 _OPENED = "INSERT INTO allowance (id, at, until, classes, pico) VALUES (?, ?, ?, ?, ?)"

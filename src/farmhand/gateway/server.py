@@ -27,7 +27,7 @@ from farmhand.gateway.dialects import errors, messages
 from farmhand.gateway.guard import Denied, Guard
 from farmhand.gateway.labels import headers_of
 from farmhand.gateway.turn import BadRequest, CannotCarry, Dialect
-from farmhand.meter import ApiError
+from farmhand.meter.errors import ApiError
 from farmhand.meter.http_server import HttpServer
 
 #: The provider's own limit.

@@ -29,7 +29,7 @@ from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
 from farmhand.gateway.setup import Setup
 from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTable
-from farmhand.meter import Key
+from farmhand.meter.grants import Key
 from farmhand.subscription.terms import TERMS
 
 if TYPE_CHECKING:

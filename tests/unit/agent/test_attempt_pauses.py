@@ -15,7 +15,8 @@ from farmhand.agent.pots import Pot
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
 from farmhand.core.task import Result, Task
-from farmhand.meter import ApiError, Key
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Key
 
 KEY = Key("sk-ant-test-pauses-00000000000")
 

@@ -17,8 +17,7 @@ from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
 from farmhand.core.task import Result, Task, Usage
-from farmhand.meter import Grant, Key
-from farmhand.meter.grants import Charge
+from farmhand.meter.grants import Charge, Grant, Key
 
 KEY = Key("sk-ant-test-attempts-0000000000")
 

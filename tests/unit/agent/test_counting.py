@@ -16,7 +16,8 @@ from farmhand.agent.pots import Pots
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import Task
-from farmhand.meter import ApiError, Grant, Key
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Grant, Key
 
 KEY = Key("sk-ant-test-count-000000000")
 TASK = Task(id="t", prompt="p", system="s", schema={"type": "object"}, max_tokens=7)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from farmhand.agent.keys import Keys
-from farmhand.meter import ApiError, Key
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Key
 
 A, B, C = (Key(f"sk-ant-test-{name}-00000000") for name in "abc")
 DEAD = ApiError("authentication_error", "invalid x-api-key")

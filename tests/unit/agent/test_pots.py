@@ -16,8 +16,9 @@ from farmhand.agent.store.commands import AttemptEnd, ChargeRow
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.errors import UsageError
 from farmhand.core.task import Task, Usage
-from farmhand.meter import ApiError, BudgetSpent, Key
-from farmhand.meter.errors import problem_from_answer
+from farmhand.meter.budget import BudgetSpent
+from farmhand.meter.errors import ApiError, problem_from_answer
+from farmhand.meter.grants import Key
 from farmhand.wire.requests import Funding
 from tests.support.messages_api.errors import CREDIT, USAGE_LIMIT, WORKSPACE_LIMIT
 

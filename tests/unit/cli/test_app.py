@@ -61,6 +61,21 @@ def test_starting_up_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
+def test_no_verb_imports_what_only_servers_and_clouds_need() -> None:
+    """Each would add 0.3 s of processor time to a command that does without it; who needs it imports it late."""
+    script = (
+        "import importlib, pkgutil, sys\n"
+        "from farmhand import cli\n"
+        "names = [module.name for module in pkgutil.walk_packages(cli.__path__, 'farmhand.cli.')]\n"
+        "for name in names:\n"
+        "    importlib.import_module(name)\n"
+        "heavy = ('aiohttp', 'boto3', 'ansible', 'mcp', 'opentelemetry', 'prometheus_client')\n"
+        "print(len(names) > 50, [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"
+
+
 def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
     (tmp_path / "ansible.cfg").write_text("[defaults]\n")
     (tmp_path / "site.yml").write_text("- hosts: localhost\n  gather_facts: false\n  tasks: [{fail: {msg: no}}]\n")

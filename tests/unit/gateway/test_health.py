@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from farmhand.gateway.health import Prober, Seen, Unlike, look
-from farmhand.meter import Upstream
+from farmhand.meter.upstream import Upstream
 from tests.support.gateway import free_port
 from tests.support.local_server import LLAMA, LocalServerPlay
 

@@ -16,7 +16,7 @@ import msgspec
 
 from farmhand.gateway.ledger import GatewayLedger, TurnCharge, new_id
 from farmhand.gateway.purse import Purse
-from farmhand.meter import BudgetSpent
+from farmhand.meter.budget import BudgetSpent
 
 LIMIT, MOST, COST = 2_000_000, 1000, 300
 

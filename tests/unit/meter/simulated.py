@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream
+from farmhand.meter.grants import Grant, Key
+from farmhand.meter.meter import Meter, RetryPolicy
+from farmhand.meter.upstream import Upstream
 from tests.support.messages_api.limits import Limited, Limits, RateLimits
 
 MODEL = "claude-haiku-5-5"

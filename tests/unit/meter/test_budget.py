@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from farmhand.meter import Budget, BudgetSpent, Reservation
+from farmhand.meter.budget import Budget, BudgetSpent, Reservation
 
 PICO = st.integers(0, 100)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.meter import Grant, Grants, Key, RetryPolicy
+from farmhand.meter.grants import Grant, Grants, Key
+from farmhand.meter.meter import RetryPolicy
 
 KEY = "sk-ant-test-canary-0123456789"
 

@@ -10,8 +10,8 @@ import pytest
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
-from farmhand.meter import ApiError, reserve
-from farmhand.meter.errors import problem_from_answer
+from farmhand.meter import reserve
+from farmhand.meter.errors import ApiError, problem_from_answer
 from farmhand.meter.grants import BEARER_BETA, MessageRequest
 from farmhand.meter.harness import HarnessPolicy
 

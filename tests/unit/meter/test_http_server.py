@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from aiohttp import web
 
-from farmhand.meter import ApiError, http_server
+from farmhand.meter import http_server
+from farmhand.meter.errors import ApiError
 from farmhand.meter.http_server import BodyRoom, HttpServer
 
 MAX_BODY = 1024 * 1024

@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 
 from farmhand.core.task import Usage
-from farmhand.meter import ApiError, Meter
+from farmhand.meter.errors import ApiError
 from farmhand.meter.limits import FIRST_WINDOW, Gate
+from farmhand.meter.meter import Meter
 from tests.support.messages_api.limits import Limits
 from tests.unit.meter.simulated import KEY, MODEL, Api, ask, grant, run_in_virtual_time
 

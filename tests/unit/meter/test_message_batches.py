@@ -7,8 +7,10 @@ from collections import Counter
 
 import pytest
 
-from farmhand.meter import ApiError, Key, Upstream
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Key
 from farmhand.meter.message_batches import MessageBatches
+from farmhand.meter.upstream import Upstream
 
 KEY = Key("sk-ant-test-batches-00000000")
 VIEW = b'{"id":"b","processing_status":"ended","created_at":"2026-11-01T00:00:00Z","request_counts":{"succeeded":2}}'

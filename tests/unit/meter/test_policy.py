@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farmhand.meter import ApiError, policy
+from farmhand.meter import policy
+from farmhand.meter.errors import ApiError
 from farmhand.meter.grants import MessageRequest
 
 MODEL = "claude-haiku-5-5"

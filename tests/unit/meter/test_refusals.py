@@ -8,8 +8,9 @@ from unittest.mock import patch
 
 import pytest
 
-from farmhand.meter import ApiError, RetryPolicy
+from farmhand.meter.errors import ApiError
 from farmhand.meter.headroom import LONGEST_S, retry_after_s
+from farmhand.meter.meter import RetryPolicy
 from tests.support.messages_api.limits import Limits
 from tests.support.refusals import BACKOFF, NOW, REFUSALS, TOLD, TRIES, Refusal
 from tests.unit.meter.simulated import Api, ask, grant, run_in_virtual_time

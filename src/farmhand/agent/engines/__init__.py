@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from farmhand.core.task import Result, Task, TaskError
-from farmhand.meter import ApiError, Grant
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Grant
 
 #: Seconds beyond its time limit in which the changes of a repository task are still fetched from its sandbox.
 COLLECT_S = 60.0

@@ -17,7 +17,9 @@ from farmhand.agent.engines.reader import MessageReader
 from farmhand.core.request_body import request_body
 from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
 from farmhand.core.task import Result, Task
-from farmhand.meter import Grant, Meter, loose_json
+from farmhand.meter import loose_json
+from farmhand.meter.grants import Grant
+from farmhand.meter.meter import Meter
 from farmhand.meter.sse import EventDecoder
 
 HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}

@@ -26,7 +26,7 @@ from farmhand.core.request_body import as_object
 from farmhand.core.schemas import MAX_ANSWER
 from farmhand.core.task import BUNDLE_REF, TASK_OUTPUTS, TRANSCRIPT, Result, Task
 from farmhand.core.trace_context import TraceContext, context_of
-from farmhand.meter import Grant, Grants
+from farmhand.meter.grants import Grant, Grants
 from farmhand.meter.loose_json import REFUSED, decode_as
 
 #: How the CLI's runtime ends without a thread or memory, often without a word (its issue 36979; seen with Bun 1.4.4).

@@ -27,8 +27,12 @@ from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.request_body import request_body
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.terms import DEAREST
-from farmhand.meter import ApiError, Budget, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve
+from farmhand.meter import policy, reserve
+from farmhand.meter.budget import Budget, BudgetSpent, Reservation
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Key
 from farmhand.meter.message_batches import MessageBatches
+from farmhand.meter.meter import RetryPolicy
 
 log = logging.getLogger("jada-agent")
 T = TypeVar("T")

@@ -17,8 +17,9 @@ from farmhand.agent.store.commands import CRASHED, AttemptEnd, ChargeRow, crashe
 from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.outbox import BatchedAttempt, MessageBatchStore, SentBatch
 from farmhand.core.task import Result, State, resolve_model
-from farmhand.meter import ApiError, Key, Reservation
-from farmhand.meter.errors import problem_from_event
+from farmhand.meter.budget import Reservation
+from farmhand.meter.errors import ApiError, problem_from_event
+from farmhand.meter.grants import Key
 from farmhand.meter.message_batches import ResultLine
 from farmhand.meter.usage import usage_of
 

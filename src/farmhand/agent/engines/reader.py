@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from farmhand.meter import ApiError, loose_json
-from farmhand.meter.errors import problem_from_event
+from farmhand.meter import loose_json
+from farmhand.meter.errors import ApiError, problem_from_event
 
 #: Blocks of tools that run at the API. Their input is not part of the task's answer.
 _THEIRS = frozenset({"server_tool_use", "mcp_tool_use"})

@@ -22,8 +22,8 @@ from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.commands import AttemptEnd, TaskEnd
 from farmhand.agent.store.ledger import Watcher
 from farmhand.core.engines import ENGINES
-from farmhand.meter import Limits
 from farmhand.meter.errors import KINDS
+from farmhand.meter.limits import Limits
 
 #: Upper bounds of the histogram buckets, in seconds: a text task takes a few, an economy task up to a day.
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)

@@ -13,8 +13,8 @@ from farmhand.core.errors import FarmhandError, Refused, UsageError
 from farmhand.core.keys import TOKEN_PREFIX, check_format
 from farmhand.core.task import TASK_ID, Task
 from farmhand.core.typed import ready
-from farmhand.meter import Key
 from farmhand.meter.bounds import check_values
+from farmhand.meter.grants import Key
 from farmhand.wire.requests import Submission
 from farmhand.wire.schema import KEY_HEADER
 

@@ -23,7 +23,7 @@ from farmhand.core.errors import UsageError
 from farmhand.core.keys import is_fingerprint
 from farmhand.core.pots import NAME
 from farmhand.core.task import TASK_ID
-from farmhand.meter import Meter
+from farmhand.meter.meter import Meter
 from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder, Funding
 from farmhand.wire.schema import WIRE
 

@@ -17,8 +17,8 @@ from farmhand.core.money import usd
 from farmhand.core.pushed import read_note
 from farmhand.core.readable import counted
 from farmhand.core.task import FINAL_STATES
-from farmhand.meter import ApiError, Limits
-from farmhand.meter.limits import WaitReason
+from farmhand.meter.errors import ApiError
+from farmhand.meter.limits import Limits, WaitReason
 
 #: The most tasks ahead in the queue that are counted.
 MAX_AHEAD = 1000

@@ -17,8 +17,7 @@ from farmhand.gateway.health import Prober
 from farmhand.gateway.policy import LOCAL
 from farmhand.gateway.tables import LocalServer
 from farmhand.gateway.turn import BackendState, Dialect, Turn
-from farmhand.meter import Upstream
-from farmhand.meter.upstream import UpstreamConnection, UpstreamError
+from farmhand.meter.upstream import Upstream, UpstreamConnection, UpstreamError
 
 #: Seconds without a byte after which a local server counts as hung: a long prompt takes minutes before its first.
 _IDLE_S = 1800.0

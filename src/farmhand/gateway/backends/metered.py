@@ -32,10 +32,12 @@ from farmhand.gateway.turn import (
     Turn,
     WorkClass,
 )
-from farmhand.meter import ApiError, BudgetSpent, Grant, Key, Meter, reserve
-from farmhand.meter.grants import MessageRequest
+from farmhand.meter import reserve
+from farmhand.meter.budget import BudgetSpent
+from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import Grant, Key, MessageRequest
 from farmhand.meter.harness import HarnessPolicy
-from farmhand.meter.meter import COUNT_TOKENS
+from farmhand.meter.meter import COUNT_TOKENS, Meter
 
 if TYPE_CHECKING:
     from farmhand.telemetry.spans import Tracing

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 from farmhand.gateway.backends import BackendError, TurnSpent
 from farmhand.gateway.turn import Dialect
-from farmhand.meter import ApiError, Exchange
+from farmhand.meter.errors import ApiError
+from farmhand.meter.exchange import Exchange
 
 #: Headers of an answer that the client gets, beside `anthropic-*`. What the provider says of its own limits is left
 #: out: here the operator's are in force.

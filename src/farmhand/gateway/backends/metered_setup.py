@@ -21,7 +21,9 @@ from farmhand.gateway.ledger import GatewayLedger
 from farmhand.gateway.purse import Purse
 from farmhand.gateway.tables import MeteredTable
 from farmhand.gateway.turn import Allowance, WorkClass
-from farmhand.meter import Key, Meter, RetryPolicy, Upstream
+from farmhand.meter.grants import Key
+from farmhand.meter.meter import Meter, RetryPolicy
+from farmhand.meter.upstream import Upstream
 
 if TYPE_CHECKING:
     from farmhand.telemetry.spans import Tracing

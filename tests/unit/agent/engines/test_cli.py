@@ -17,7 +17,7 @@ from farmhand.core import claude
 from farmhand.core.request_body import request_body
 from farmhand.core.task import Result, Task, Usage
 from farmhand.core.trace_context import TraceContext
-from farmhand.meter import Charge, Grant, Grants, Key
+from farmhand.meter.grants import Charge, Grant, Grants, Key
 
 TASK = Task(id="one", prompt="a secret prompt", system="be brief", tools=("Bash", "Read"), max_tokens=77)
 

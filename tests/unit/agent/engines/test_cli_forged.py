@@ -15,8 +15,7 @@ from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.core.schemas import POOL
 from farmhand.core.task import Result, Task, Usage
-from farmhand.meter import Grant, Grants, Key
-from farmhand.meter.grants import Charge
+from farmhand.meter.grants import Charge, Grant, Grants, Key
 
 
 @pytest.fixture(autouse=True)

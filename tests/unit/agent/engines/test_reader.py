@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.meter import ApiError
+from farmhand.meter.errors import ApiError
 from tests.support.answers.parts import ERROR, HELLO, OPEN, TEXT, TOOL, block, close, end, partial, start, text
 
 

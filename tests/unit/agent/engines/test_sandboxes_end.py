@@ -15,7 +15,7 @@ from farmhand.agent.engines import sandboxes
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.agent.engines.sandboxes import ALL, unit_of
 from farmhand.core.task import Task, Usage
-from farmhand.meter import Charge, Grant, Grants, Key
+from farmhand.meter.grants import Charge, Grant, Grants, Key
 
 UNIT = "jada-task@3-1234-998.service"
 SAYS = (
