@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from farmhand.core.money import usd
 from tests.support.agent import KEY, Agent, wait_batch
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
@@ -64,7 +65,11 @@ async def test_waiting_tasks_fail_when_the_day_s_budget_does_not_suffice(tmp_pat
     try:
         await agent.submit(*({"id": f"t{n}", "prompt": "hello", "batch": "b"} for n in range(3)))
         await wait_batch(agent, "b", failed=3)
-        assert (await agent.result("t0"))["error"]["code"] == "budget"
+        error = (await agent.result("t0"))["error"]
+        assert error["code"] == "budget"
+        needs = error["budget"].pop("needs_pico")
+        assert error["budget"] == {"of": "day", "limit_pico": 10**6, "spent_pico": 0}
+        assert f"may cost up to {usd(needs).normalize():f}" in error["message"]
         assert api.posts == []
     finally:
         await agent.stop()

@@ -371,6 +371,9 @@ TURNS: dict[str, bytes] = {
     "uncertain beyond all": b'{"results": [{"id": "%ID", "state": "succeeded", "uncertain": 9e99}]}',
     "usage is a list": b'{"results": [{"id": "%ID", "state": "succeeded", "usage": [1]}]}',
     "error is a text": b'{"results": [{"id": "%ID", "state": "failed", "error": "bad"}]}',
+    "budget without sums": b'{"results": [{"id": "%ID", "error": {"code": "x", "message": "x", "budget": {}}}]}',
+    "budget of 2^63": b'{"results": [{"id": "%ID", "state": "failed", "error": {"code": "budget", "message": "no", '
+    b'"budget": {"of": "day", "limit_pico": 9223372036854775808, "spent_pico": 0, "needs_pico": 0}}}]}',
     "structured of 100 digits": b'{"results": [{"id": "%ID", "state": "succeeded", "structured": '
     + b"9" * 100
     + b"}]}",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from farmhand.batch.bend import Bending, needs
+from farmhand.batch.bend import Bending
 from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, form_of
@@ -59,13 +59,13 @@ class BatchTotals:
 
 @dataclass
 class Intake(BatchTotals):
-    """What a reply added to the totals; whether ids were used already for other tasks; why a budget was full.
+    """What a reply added to the totals; whether ids were used already for other tasks; the error of a full budget.
 
     `bends`: the budget was full for tasks that go on at a lower price, or wait for room.
     """
 
     conflict: bool = False
-    denied: str = ""
+    denied: dict[str, Any] = field(default_factory=dict)
     bends: bool = False
 
 
@@ -160,7 +160,7 @@ class BatchLedger:
         else:
             self._keep(worker, name, lease, result, taken)
 
-    def _full(self, lease: Lease, denied: str, taken: Intake) -> None:
+    def _full(self, lease: Lease, denied: dict[str, Any], taken: Intake) -> None:
         """Put back a line for which a budget had no room. If the budget bends, it goes out again at a lower price.
 
         One that had no room at its lowest price is held.
@@ -172,7 +172,8 @@ class BatchLedger:
             return
         taken.bends, bending.last, bending.since = True, denied, 0
         if bent.note(lease.id) is not None or bending.shape(self.journal.body(lease.n)) is None:
-            bent.hold(lease.n, needs(denied))
+            # An older agent does not say what it needs.
+            bent.hold(lease.n, (denied.get("budget") or {}).get("needs_pico", 0))
 
     def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any], taken: Intake) -> None:
         """Record `result` as the result of the line."""
@@ -194,11 +195,11 @@ class BatchLedger:
         taken.finished_now += 1
 
 
-def _denied(result: dict[str, Any]) -> str:
-    """Return why a budget other than the task's own had no room for it, or ""."""
+def _denied(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the error of a task for which a budget other than its own had no room; {}: there is none."""
     error = result.get("error") or {}
-    message = str(error.get("message") or "")
-    return message if error.get("code") == "budget" and SHARED_BUDGET.search(message) else ""
+    denied = error.get("code") == "budget" and SHARED_BUDGET.search(str(error.get("message") or ""))
+    return error if denied else {}
 
 
 def _cost(result: dict[str, Any]) -> int | None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,9 +21,6 @@ from farmhand.core.typed import ready
 from farmhand.core.when_spent import ECONOMY, HAIKU, STOP
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-#: What a host's refusal says: the most that the request may cost, and how much of the day's budget is used.
-_NEEDS = re.compile(r"may cost up to (?:US\$ )?(\d{1,7}(?:\.\d{1,12})?)")
-_OF_DAY = re.compile(r"budget of the day\b.*?US\$ (\d{1,7}(?:\.\d{1,12})?) of (\d{1,7}(?:\.\d{1,12})?)")
 
 
 class Bent(msgspec.Struct, kw_only=True, frozen=True):
@@ -43,8 +39,8 @@ class Bending:
     table: PriceTable
     ways: Mapping[str, str]
     why: str = ""
-    #: Why the last task without room had none.
-    last: str = ""
+    #: The error of the last task without room: `farmhand.wire.schema.WireProblem`.
+    last: Mapping[str, Any] = field(default_factory=dict)
     #: What was spent since, in pico-dollars.
     since: int = 0
     #: Whether a task has ended since those without room were last tried.
@@ -62,9 +58,10 @@ class Bending:
 
         `max_usd` is the batch's own, `spent_pico` what of it is spent.
         """
-        if day := _OF_DAY.search(self.last):
-            used, limit = (pico(Decimal(one)) for one in day.groups())
-            return max(limit - used - self.since, needs(self.last))
+        full = self.last.get("budget")
+        if full and full["of"] == "day":
+            left: int = full["limit_pico"] - full["spent_pico"] - self.since
+            return max(left, int(full["needs_pico"]))
         return None if max_usd is None else max(0, pico(Decimal(str(max_usd))) - spent_pico)
 
     def shape(self, body: bytes) -> tuple[bytes, Bent] | None:
@@ -130,12 +127,6 @@ class Bending:
             if new is None or old is None or new.output >= old.output or not _none_above(new, old):
                 return False
         return True
-
-
-def needs(refusal: str) -> int:
-    """Return what the request that a budget refused may cost, in pico-dollars; 0: the refusal does not say it."""
-    found = _NEEDS.search(refusal)
-    return pico(Decimal(found[1])) if found else 0
 
 
 def _none_above(new: Rates, old: Rates) -> bool:

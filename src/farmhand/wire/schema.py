@@ -30,6 +30,7 @@ LATEST = 4_102_444_800
 MAX_COST_USD = 10_000
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Pico = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 Moment = Annotated[float, Meta(ge=0, le=LATEST)]
 Name = Annotated[str, Meta(max_length=256)]
@@ -40,12 +41,22 @@ Few = Meta(max_length=1000)
 Many = Meta(max_length=20_000)
 
 
+class FullBudget(msgspec.Struct, kw_only=True):
+    """core.task.FullBudget as sent by a host."""
+
+    of: Name
+    limit_pico: Pico
+    spent_pico: Pico
+    needs_pico: Pico
+
+
 class WireProblem(msgspec.Struct, kw_only=True):
-    """The reason for a failure: a stable code, a one-line message, a hint."""
+    """The reason for a failure: a stable code, a one-line message, a hint; where a budget had no room, which."""
 
     code: Name
     message: Line
     hint: Line | UnsetType = UNSET
+    budget: FullBudget | UnsetType | None = UNSET
 
 
 class ErrorAnswer(msgspec.Struct):

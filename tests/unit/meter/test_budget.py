@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from farmhand.core.task import FullBudget
 from farmhand.meter import Budget, BudgetSpent, Reservation
 
 PICO = st.integers(0, 100)
@@ -31,6 +32,7 @@ def test_a_refusal_names_the_budget_and_takes_nothing() -> None:
     )
     assert (refusal.value.code, refusal.value.status, refusal.value.retryable) == ("budget", 403, False)
     assert refusal.value.hint
+    assert refusal.value.full == FullBudget(of="batch", limit_pico=10**12, spent_pico=999 * 10**9, needs_pico=2 * 10**9)
     assert budget.reserved_pico == 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import UNSET
+
 from farmhand.core.task import Result, Task, TaskError
 from farmhand.meter import ApiError, Grant
 
@@ -18,7 +20,7 @@ class EngineError(ApiError):
 
 def failure(task_id: str, problem: ApiError) -> Result:
     """Return the result of a task that failed because of `problem`."""
-    error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
+    error = TaskError(code=problem.code, message=problem.message, hint=problem.hint, budget=problem.full or UNSET)
     return Result(id=task_id, state="failed", error=error)
 
 
