@@ -1,4 +1,4 @@
-"""A budget that bends: what of a batch has no room at the price that was asked goes on at a lower one.
+"""A budget that bends: a task, or what of a batch has no room at the price that was asked goes on at a lower one.
 
 `economy` is the provider's Message Batches, `haiku` the cheapest haiku model. The price table decides what is cheaper.
 """
@@ -15,10 +15,11 @@ import msgspec
 from farmhand.core import rules
 from farmhand.core.attachments import PDF
 from farmhand.core.money import pico
-from farmhand.core.prices import PriceTable, Rates
+from farmhand.core.prices import PriceTable, Rates, price_table
+from farmhand.core.settings import Settings
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.typed import ready
-from farmhand.core.when_spent import ECONOMY, HAIKU, STOP
+from farmhand.core.when_spent import ECONOMY, HAIKU, STOP, by_class
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -47,6 +48,12 @@ class Bending:
     moved: bool = False
     #: Whether a task went on as an economy task: these are sent in bulk.
     in_bulk: bool = field(default=False, init=False)
+
+    @classmethod
+    def of(cls, conf: Settings) -> Bending | None:
+        """Return what the setting `when_spent` says; None: everything stops."""
+        ways = by_class(conf.when_spent) or {}
+        return cls(price_table(conf.prices_path), ways) if {*ways.values()} - {STOP} else None
 
     def begin(self, why: str) -> bool:
         """Bend from now on. Return False if that is so already."""

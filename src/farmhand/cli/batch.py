@@ -34,12 +34,10 @@ from farmhand.core.decoding import as_name, as_names
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import Credential, own_key
 from farmhand.core.money import PICO_PER_USD
-from farmhand.core.prices import price_table
 from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
 from farmhand.core.trace_context import TraceContext
-from farmhand.core.when_spent import STOP, by_class
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
@@ -199,7 +197,7 @@ def command(
         concurrency=concurrency,
         patience_s=conf.patience_s,
         economy=bool(given.get("economy")),
-        bending=None if in_aws else bending(conf),
+        bending=None if in_aws else Bending.of(conf),
     )
     if in_aws and (limits.economy or on_command_line("when_spent")):
         what = "--economy needs no containers" if limits.economy else "--when-spent is not for containers on AWS"
@@ -272,12 +270,6 @@ def on_command_line(option: str) -> bool:
 def _open(retry_failed: bool) -> tuple[int, ...]:
     """Return the states of the lines that this command runs."""
     return (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
-
-
-def bending(conf: Settings) -> Bending | None:
-    """Return what becomes of the batch when its budget has no room; None if it stops."""
-    ways = by_class(conf.when_spent) or {}
-    return Bending(price_table(conf.prices_path), ways) if {*ways.values()} - {STOP} else None
 
 
 def refuse_pointless(limits: WorkerLimits, journal: Journal, *, retry_failed: bool) -> None:
