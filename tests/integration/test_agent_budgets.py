@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farmhand.core.money import usd
 from tests.support.agent import KEY, Agent, wait_batch
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
@@ -67,9 +66,9 @@ async def test_waiting_tasks_fail_when_the_day_s_budget_does_not_suffice(tmp_pat
         await wait_batch(agent, "b", failed=3)
         error = (await agent.result("t0"))["error"]
         assert error["code"] == "budget"
-        needs = error["budget"].pop("needs_pico")
-        assert error["budget"] == {"of": "day", "limit_pico": 10**6, "spent_pico": 0}
-        assert f"may cost up to {usd(needs).normalize():f}" in error["message"]
+        needs = error["budget"].pop("needs_usd")
+        assert error["budget"] == {"of": "day", "limit_usd": 0.000001, "spent_usd": 0}
+        assert f"may cost up to {needs}" in error["message"]
         assert api.posts == []
     finally:
         await agent.stop()

@@ -372,8 +372,8 @@ TURNS: dict[str, bytes] = {
     "usage is a list": b'{"results": [{"id": "%ID", "state": "succeeded", "usage": [1]}]}',
     "error is a text": b'{"results": [{"id": "%ID", "state": "failed", "error": "bad"}]}',
     "budget without sums": b'{"results": [{"id": "%ID", "error": {"code": "x", "message": "x", "budget": {}}}]}',
-    "budget of 2^63": b'{"results": [{"id": "%ID", "state": "failed", "error": {"code": "budget", "message": "no", '
-    b'"budget": {"of": "day", "limit_pico": 9223372036854775808, "spent_pico": 0, "needs_pico": 0}}}]}',
+    "budget beyond all": b'{"results": [{"id": "%ID", "state": "failed", "error": {"code": "budget", "message": "no", '
+    b'"budget": {"of": "day", "limit_usd": 1, "spent_usd": 0, "needs_usd": 1e12}}}]}',
     "structured of 100 digits": b'{"results": [{"id": "%ID", "state": "succeeded", "structured": '
     + b"9" * 100
     + b"}]}",

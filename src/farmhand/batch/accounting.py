@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from farmhand.batch.bend import Bending
+from farmhand.batch.bend import Bending, needs
 from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, form_of
@@ -172,8 +172,7 @@ class BatchLedger:
             return
         taken.bends, bending.last, bending.since = True, denied, 0
         if bent.note(lease.id) is not None or bending.shape(self.journal.body(lease.n)) is None:
-            # An older agent does not say what it needs.
-            bent.hold(lease.n, (denied.get("budget") or {}).get("needs_pico", 0))
+            bent.hold(lease.n, needs(denied))
 
     def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any], taken: Intake) -> None:
         """Record `result` as the result of the line."""

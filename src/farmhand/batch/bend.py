@@ -67,9 +67,8 @@ class Bending:
         """
         full = self.last.get("budget")
         if full and full["of"] == "day":
-            left: int = full["limit_pico"] - full["spent_pico"] - self.since
-            return max(left, int(full["needs_pico"]))
-        return None if max_usd is None else max(0, pico(Decimal(str(max_usd))) - spent_pico)
+            return max(_pico(full["limit_usd"]) - _pico(full["spent_usd"]) - self.since, needs(self.last))
+        return None if max_usd is None else max(0, _pico(max_usd) - spent_pico)
 
     def shape(self, body: bytes) -> tuple[bytes, Bent] | None:
         """Return a task's fields, as a journal has them, at its lower price, and what to say; None if it has none."""
@@ -134,6 +133,15 @@ class Bending:
             if new is None or old is None or new.output >= old.output or not _none_above(new, old):
                 return False
         return True
+
+
+def needs(refusal: Mapping[str, Any]) -> int:
+    """Return what the request that a budget refused may cost, in pico-dollars; 0: an older agent does not say it."""
+    return _pico((refusal.get("budget") or {}).get("needs_usd", 0))
+
+
+def _pico(amount: float) -> int:
+    return pico(Decimal(str(amount)))
 
 
 def _none_above(new: Rates, old: Rates) -> bool:

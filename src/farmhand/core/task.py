@@ -170,15 +170,15 @@ class Usage(msgspec.Struct, kw_only=True):
 
 
 class FullBudget(msgspec.Struct, kw_only=True, frozen=True):
-    """A budget that had no room for a request: `of` the task, batch, day or pot; the rest in pico-dollars.
+    """A budget that had no room for a request: `of` the task, batch, day or pot.
 
-    `needs_pico` is the most that the request may cost.
+    `needs_usd` is the most that the request may cost.
     """
 
     of: str
-    limit_pico: int
-    spent_pico: int
-    needs_pico: int
+    limit_usd: Decimal
+    spent_usd: Decimal
+    needs_usd: Decimal
 
 
 class TaskError(msgspec.Struct, kw_only=True):

@@ -22,9 +22,9 @@ class BudgetSpent(ApiError):
         if budget is not None:
             self.full = FullBudget(
                 of=budget.name.partition(" ")[0],
-                limit_pico=budget.limit_pico or 0,
-                spent_pico=budget.spent_pico,
-                needs_pico=needs_pico,
+                limit_usd=usd(budget.limit_pico or 0),
+                spent_usd=usd(budget.spent_pico),
+                needs_usd=usd(needs_pico),
             )
 
 

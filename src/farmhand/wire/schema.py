@@ -30,7 +30,6 @@ LATEST = 4_102_444_800
 MAX_COST_USD = 10_000
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
-Pico = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 Moment = Annotated[float, Meta(ge=0, le=LATEST)]
 Name = Annotated[str, Meta(max_length=256)]
@@ -45,9 +44,9 @@ class FullBudget(msgspec.Struct, kw_only=True):
     """core.task.FullBudget as sent by a host."""
 
     of: Name
-    limit_pico: Pico
-    spent_pico: Pico
-    needs_pico: Pico
+    limit_usd: Usd
+    spent_usd: Usd
+    needs_usd: Annotated[float, Meta(ge=0, le=MAX_COST_USD)]
 
 
 class WireProblem(msgspec.Struct, kw_only=True):

@@ -32,7 +32,7 @@ class CountedPurse(Purse):
             error: dict[str, Any] = {"code": "budget", "message": "the budget of the day 2026-12-01 has no room"}
             if self.says:
                 sums = {"limit": self.room, "spent": self.spent, "needs": 3 * cost}
-                error["budget"] = {"of": "day", **{f"{name}_pico": 10**6 * one for name, one in sums.items()}}
+                error["budget"] = {"of": "day", **{f"{name}_usd": one / 10**6 for name, one in sums.items()}}
             return {"state": "failed", "cost_usd": None, "usage": {"requests": 0}, "error": error}
         self.reserved += 3 * cost
         self.ran[task["prompt"]] += 1
@@ -62,7 +62,7 @@ def test_what_is_left_says_how_much_is_handed_in(tmp_path: Path) -> None:
     found = bending("haiku")
     assert (found.room(None, 0), found.room(0.5, 2 * 10**11)) == (None, 3 * 10**11)
     assert found.room(0.1, 2 * 10**11) == 0
-    sums = {"spent_pico": 10**11, "limit_pico": 9 * 10**11, "needs_pico": 2 * 10**11}
+    sums = {"spent_usd": 0.1, "limit_usd": 0.9, "needs_usd": 0.2}
     found.last = {"message": "…", "budget": {"of": "batch", **sums}}
     assert found.room(1, 0) == 10**12
     found.last = {"message": "…", "budget": {"of": "day", **sums}}

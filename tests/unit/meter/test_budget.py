@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
@@ -32,7 +33,8 @@ def test_a_refusal_names_the_budget_and_takes_nothing() -> None:
     )
     assert (refusal.value.code, refusal.value.status, refusal.value.retryable) == ("budget", 403, False)
     assert refusal.value.hint
-    assert refusal.value.full == FullBudget(of="batch", limit_pico=10**12, spent_pico=999 * 10**9, needs_pico=2 * 10**9)
+    sums = {"limit_usd": Decimal(1), "spent_usd": Decimal("0.999"), "needs_usd": Decimal("0.002")}
+    assert refusal.value.full == FullBudget(of="batch", **sums)
     assert budget.reserved_pico == 0
 
 
