@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -19,7 +19,7 @@ from farmhand.core.prices import PriceTable, Rates, price_table
 from farmhand.core.settings import Settings
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.typed import ready
-from farmhand.core.when_spent import ECONOMY, HAIKU, STOP, by_class
+from farmhand.core.when_spent import ECONOMY, HAIKU, STOP, WAYS, by_class
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -50,9 +50,10 @@ class Bending:
     in_bulk: bool = field(default=False, init=False)
 
     @classmethod
-    def of(cls, conf: Settings) -> Bending | None:
-        """Return what the setting `when_spent` says; None: everything stops."""
-        ways = by_class(conf.when_spent) or {}
+    def of(cls, conf: Settings, possible: Container[str] = WAYS) -> Bending | None:
+        """Return what the setting `when_spent` says; None: everything stops, as with ways that are not `possible`."""
+        given = by_class(conf.when_spent) or {}
+        ways = {name: way if way in possible else STOP for name, way in given.items()}
         return cls(price_table(conf.prices_path), ways) if {*ways.values()} - {STOP} else None
 
     def begin(self, why: str) -> bool:

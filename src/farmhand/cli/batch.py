@@ -38,6 +38,7 @@ from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
 from farmhand.core.trace_context import TraceContext
+from farmhand.core.when_spent import ECONOMY, HAIKU, WAYS, by_class
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
@@ -167,6 +168,10 @@ def command(
         inventory = str(Path(inventory).resolve())
     telemetry.check_place(conf)
     in_aws = conf.place in AWS_PLACES
+    # In containers there are no Message Batches.
+    bending = Bending.of(conf, (HAIKU,) if in_aws else WAYS)
+    if in_aws and on_command_line("when_spent") and ECONOMY in (by_class(conf.when_spent) or {}).values():
+        raise UsageError("--when-spent economy is not for containers on AWS", hint="haiku is; or leave --place out")
     if (shard or detach or on_command_line("spot")) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
     if restart and retry_failed:
@@ -182,6 +187,7 @@ def command(
         conf=conf,
         shard=shard,
         spot=conf.spot,
+        bends=bending is not None,
         say=progress.say,
     )
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
@@ -197,11 +203,10 @@ def command(
         concurrency=concurrency,
         patience_s=conf.patience_s,
         economy=bool(given.get("economy")),
-        bending=None if in_aws else Bending.of(conf),
+        bending=bending,
     )
-    if in_aws and (limits.economy or on_command_line("when_spent")):
-        what = "--economy needs no containers" if limits.economy else "--when-spent is not for containers on AWS"
-        raise UsageError(what, hint="leave --place out")
+    if in_aws and limits.economy:
+        raise UsageError("--economy needs no containers", hint="leave --place out")
     # AWS is asked for its environment here, before anything is made. Containers here wait for the input to be checked.
     place = None if conf.place == docker.NAME or dry_run else PLACES[conf.place](where)
     try:
