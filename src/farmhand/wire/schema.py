@@ -40,7 +40,7 @@ Few = Meta(max_length=1000)
 Many = Meta(max_length=20_000)
 
 
-class FullBudget(msgspec.Struct, kw_only=True):
+class WireBudget(msgspec.Struct, kw_only=True):
     """core.task.FullBudget as sent by a host."""
 
     of: Name
@@ -55,7 +55,7 @@ class WireProblem(msgspec.Struct, kw_only=True):
     code: Name
     message: Line
     hint: Line | UnsetType = UNSET
-    budget: FullBudget | UnsetType | None = UNSET
+    budget: WireBudget | UnsetType | None = UNSET
 
 
 class ErrorAnswer(msgspec.Struct):
