@@ -169,6 +169,8 @@ class BatchLedger:
         self.journal.take_back(lease)
         if bending is None or not bending.why:
             taken.denied = denied
+            if bending is not None and bending.once and bending.shape(self.journal.body(lease.n)) is None:
+                bent.hold(lease.n)
             return
         taken.bends, bending.last, bending.since = True, denied, 0
         if bent.note(lease.id) is not None or bending.shape(self.journal.body(lease.n)) is None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -19,7 +19,7 @@ from farmhand.core.prices import PriceTable, Rates, price_table
 from farmhand.core.settings import Settings
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.typed import ready
-from farmhand.core.when_spent import ECONOMY, HAIKU, STOP, WAYS, by_class
+from farmhand.core.when_spent import ECONOMY, HAIKU, STOP, by_class
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -46,15 +46,18 @@ class Bending:
     since: int = 0
     #: Whether a task has ended since those without room were last tried.
     moved: bool = False
+    #: Whether to hand in but once, and only what bends: in containers on AWS, which cost something themselves.
+    once: bool = False
     #: Whether a task went on as an economy task: these are sent in bulk.
     in_bulk: bool = field(default=False, init=False)
 
     @classmethod
-    def of(cls, conf: Settings, possible: Container[str] = WAYS) -> Bending | None:
-        """Return what the setting `when_spent` says; None: everything stops, as with ways that are not `possible`."""
-        given = by_class(conf.when_spent) or {}
-        ways = {name: way if way in possible else STOP for name, way in given.items()}
-        return cls(price_table(conf.prices_path), ways) if {*ways.values()} - {STOP} else None
+    def of(cls, conf: Settings, *, once: bool = False) -> Bending | None:
+        """Return what the setting `when_spent` says; None: everything stops. With `once` there is no economy."""
+        ways = by_class(conf.when_spent) or {}
+        if once:
+            ways = {name: STOP if way == ECONOMY else way for name, way in ways.items()}
+        return cls(price_table(conf.prices_path), ways, once=once) if {*ways.values()} - {STOP} else None
 
     def begin(self, why: str) -> bool:
         """Bend from now on. Return False if that is so already."""

@@ -381,7 +381,7 @@ class Coordinator:
             return
         room = bending.room(self._limits.max_usd, self.book.totals.cost_pico)
         with self.journal.transaction():
-            released = bending.moved and self.journal.bent.release(room)
+            released = bending.moved and not bending.once and self.journal.bent.release(room)
         if not released:
             self.stop(Refused(bending.last.get("message") or bending.why, code="budget", hint=_NO_ROOM))
         bending.moved = False

@@ -38,7 +38,7 @@ from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
 from farmhand.core.trace_context import TraceContext
-from farmhand.core.when_spent import ECONOMY, HAIKU, WAYS, by_class
+from farmhand.core.when_spent import ECONOMY, by_class
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
@@ -168,8 +168,7 @@ def command(
         inventory = str(Path(inventory).resolve())
     telemetry.check_place(conf)
     in_aws = conf.place in AWS_PLACES
-    # In containers there are no Message Batches.
-    bending = Bending.of(conf, (HAIKU,) if in_aws else WAYS)
+    bending = Bending.of(conf, once=in_aws)
     if in_aws and on_command_line("when_spent") and ECONOMY in (by_class(conf.when_spent) or {}).values():
         raise UsageError("--when-spent economy is not for containers on AWS", hint="haiku is; or leave --place out")
     if (shard or detach or on_command_line("spot")) and not in_aws:

@@ -48,11 +48,11 @@ def full_for(site: Site, *generations: int) -> list[str]:
 
 
 def bending(**ways: str) -> WorkerLimits:
-    return WorkerLimits(max_usd=5, bending=Bending(price_table(None), {"": "haiku", **ways}))
+    return WorkerLimits(max_usd=5, bending=Bending(price_table(None), {"": "haiku", **ways}, once=True))
 
 
 def lines(number: int) -> list[Any]:
-    return [{"prompt": f"p{n}", "model": "sonnet", "work_class": "w" if n < 2 else ""} for n in range(number)]
+    return [{"prompt": f"p{n}", "model": "sonnet", "work_class": "w" if n in (2, 7) else ""} for n in range(number)]
 
 
 def test_what_has_no_room_goes_on_with_haiku_and_runs_once(site: Site) -> None:
@@ -70,12 +70,31 @@ def test_what_has_no_room_goes_on_with_haiku_and_runs_once(site: Site) -> None:
 
 def test_with_no_room_for_haiku_it_stops_and_with_more_money_it_ends(site: Site) -> None:
     models = full_for(site, 0, 1)
-    error = site.command(lines(20), shard=10, limits=bending(w="stop"), bends=True)
+    error = site.command(lines(20), shard=10, limits=bending(), bends=True)
     assert isinstance(error, Refused)
     assert "--max-usd" in error.hint
-    left = 20 - len(site.results)
-    assert left > 0
+    assert 6 < len(site.results) < 20
     assert Counter(models)[HAIKU] == sum("bent" in result for result in site.results) > 0
-    assert site.command(limits=bending(w="stop"), bends=True) is None
+    assert site.command(limits=bending(), bends=True) is None
     assert sorted(result["n"] for result in site.results) == list(range(1, 21))
     assert len(site.child.ran) == len(set(site.child.ran)) == 20
+
+
+def test_no_container_begins_again_for_what_cannot_bend(site: Site) -> None:
+    models = full_for(site, 0)
+    error = site.command(lines(20), shard=10, limits=bending(w="stop"), bends=True)
+    assert isinstance(error, Refused)
+    assert Counter(models) == {"sonnet": 6, HAIKU: 13}
+    # Line 3 was done before; line 8 waits for more money.
+    assert {*range(1, 21)} - {result["n"] for result in site.results} == {8}
+    containers = len(site.child.environments)
+    error = site.command(limits=bending(w="stop"), bends=True)
+    assert error is None
+    assert (models[-1], len(site.child.environments)) == ("sonnet", containers + 1)
+
+
+def test_where_nothing_can_bend_it_stops_at_once(site: Site) -> None:
+    models = full_for(site, 0, 1, 2)
+    error = site.command(lines(20), shard=10, limits=bending(**{"": "stop", "x": "haiku"}), bends=True)
+    assert isinstance(error, Refused)
+    assert (Counter(models), len(site.child.environments)) == ({"sonnet": 6}, 2)
