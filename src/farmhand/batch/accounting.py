@@ -14,7 +14,7 @@ from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, form_of
 from farmhand.core import money
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 from farmhand.places.base import Reply
 
 #: The fields of a result that are not in the output, or are written by this module.
@@ -199,8 +199,7 @@ class BatchLedger:
 def _denied(result: dict[str, Any]) -> dict[str, Any]:
     """Return the error of a task for which a budget other than its own had no room; {}: there is none."""
     error = result.get("error") or {}
-    denied = error.get("code") == "budget" and SHARED_BUDGET.search(str(error.get("message") or ""))
-    return error if denied else {}
+    return error if by_shared_budget(error) else {}
 
 
 def _cost(result: dict[str, Any]) -> int | None:

@@ -20,7 +20,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.core.files import xdg
 from farmhand.core.ids import again_id, line_key
 from farmhand.core.keys import redact
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 
 #: The most tasks that are kept of one ledger.
 KEPT = 10_000
@@ -321,7 +321,7 @@ def was_held(task: dict[str, Any]) -> bool:
     error = task.get("error") or {}
     if error.get("code") != "budget" or (task.get("usage") or {}).get("requests"):
         return False
-    return not task.get("batch") or bool(SHARED_BUDGET.search(str(error.get("message") or "")))
+    return not task.get("batch") or by_shared_budget(error)
 
 
 def _copy(row: sqlite3.Row) -> PastTaskCopy:
