@@ -82,6 +82,18 @@ def test_a_batch_runs_each_line_once_although_it_is_stopped(station: Station, tm
     assert len(asked) == 40
 
 
+def test_a_budget_bends_there_for_a_batch_and_for_a_task(station: Station, tmp_path: Path) -> None:
+    asked = ("--model", "sonnet", "--max-tokens", "100", "--max-usd", "0.0009", "--when-spent", "haiku", "--json")
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(f"bent {n}") + "\n" for n in range(3)))
+    done = farmhand(station, "batch", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl"), *asked)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["bent"] == {"haiku": 3}
+    task = farmhand(station, "run", *asked, "bent")
+    assert (task.returncode, json.loads(task.stdout)["bent"]["way"]) == (0, "haiku")
+    models = [post["model"] for post in station.pair.api.posts() if "bent" in json.dumps(post)]
+    assert models == ["claude-haiku-5-5"] * 4
+
+
 def test_status_and_cost_know_the_place(station: Station) -> None:
     farmhand(station, "run", "hello")
     status = farmhand(station, "status", "--json")

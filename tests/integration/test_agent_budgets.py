@@ -64,7 +64,11 @@ async def test_waiting_tasks_fail_when_the_day_s_budget_does_not_suffice(tmp_pat
     try:
         await agent.submit(*({"id": f"t{n}", "prompt": "hello", "batch": "b"} for n in range(3)))
         await wait_batch(agent, "b", failed=3)
-        assert (await agent.result("t0"))["error"]["code"] == "budget"
+        error = (await agent.result("t0"))["error"]
+        assert error["code"] == "budget"
+        needs = error["budget"].pop("needs_usd")
+        assert error["budget"] == {"of": "day", "limit_usd": 0.000001, "spent_usd": 0}
+        assert f"may cost up to {needs}" in error["message"]
         assert api.posts == []
     finally:
         await agent.stop()

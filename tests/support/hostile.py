@@ -371,6 +371,9 @@ TURNS: dict[str, bytes] = {
     "uncertain beyond all": b'{"results": [{"id": "%ID", "state": "succeeded", "uncertain": 9e99}]}',
     "usage is a list": b'{"results": [{"id": "%ID", "state": "succeeded", "usage": [1]}]}',
     "error is a text": b'{"results": [{"id": "%ID", "state": "failed", "error": "bad"}]}',
+    "budget without sums": b'{"results": [{"id": "%ID", "error": {"code": "x", "message": "x", "budget": {}}}]}',
+    "budget beyond all": b'{"results": [{"id": "%ID", "state": "failed", "error": {"code": "budget", "message": "no", '
+    b'"budget": {"of": "day", "limit_usd": 1, "spent_usd": 0, "needs_usd": 1e12}}}]}',
     "structured of 100 digits": b'{"results": [{"id": "%ID", "state": "succeeded", "structured": '
     + b"9" * 100
     + b"}]}",

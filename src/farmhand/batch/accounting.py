@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,7 @@ from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, form_of
 from farmhand.core import money
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 from farmhand.places.base import Reply
 
 #: The fields of a result that are not in the output, or are written by this module.
@@ -59,13 +59,13 @@ class BatchTotals:
 
 @dataclass
 class Intake(BatchTotals):
-    """What a reply added to the totals; whether ids were used already for other tasks; why a budget was full.
+    """What a reply added to the totals; whether ids were used already for other tasks; the error of a full budget.
 
     `bends`: the budget was full for tasks that go on at a lower price, or wait for room.
     """
 
     conflict: bool = False
-    denied: str = ""
+    denied: dict[str, Any] = field(default_factory=dict)
     bends: bool = False
 
 
@@ -160,7 +160,7 @@ class BatchLedger:
         else:
             self._keep(worker, name, lease, result, taken)
 
-    def _full(self, lease: Lease, denied: str, taken: Intake) -> None:
+    def _full(self, lease: Lease, denied: dict[str, Any], taken: Intake) -> None:
         """Put back a line for which a budget had no room. If the budget bends, it goes out again at a lower price.
 
         One that had no room at its lowest price is held.
@@ -169,6 +169,8 @@ class BatchLedger:
         self.journal.take_back(lease)
         if bending is None or not bending.why:
             taken.denied = denied
+            if bending is not None and bending.once and bending.shape(self.journal.body(lease.n)) is None:
+                bent.hold(lease.n)
             return
         taken.bends, bending.last, bending.since = True, denied, 0
         if bent.note(lease.id) is not None or bending.shape(self.journal.body(lease.n)) is None:
@@ -194,11 +196,10 @@ class BatchLedger:
         taken.finished_now += 1
 
 
-def _denied(result: dict[str, Any]) -> str:
-    """Return why a budget other than the task's own had no room for it, or ""."""
+def _denied(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the error of a task for which a budget other than its own had no room; {}: there is none."""
     error = result.get("error") or {}
-    message = str(error.get("message") or "")
-    return message if error.get("code") == "budget" and SHARED_BUDGET.search(message) else ""
+    return error if by_shared_budget(error) else {}
 
 
 def _cost(result: dict[str, Any]) -> int | None:

@@ -1,11 +1,10 @@
-"""A budget that bends: what of a batch has no room at the price that was asked goes on at a lower one.
+"""A budget that bends: a task, or what of a batch has no room at the price that was asked goes on at a lower one.
 
 `economy` is the provider's Message Batches, `haiku` the cheapest haiku model. The price table decides what is cheaper.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,15 +15,13 @@ import msgspec
 from farmhand.core import rules
 from farmhand.core.attachments import PDF
 from farmhand.core.money import pico
-from farmhand.core.prices import PriceTable, Rates
+from farmhand.core.prices import PriceTable, Rates, price_table
+from farmhand.core.settings import Settings
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.typed import ready
-from farmhand.core.when_spent import ECONOMY, HAIKU, STOP
+from farmhand.core.when_spent import ECONOMY, HAIKU, STOP, by_class
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-#: What a host's refusal says: the most that the request may cost, and how much of the day's budget is used.
-_NEEDS = re.compile(r"may cost up to (?:US\$ )?(\d{1,7}(?:\.\d{1,12})?)")
-_OF_DAY = re.compile(r"budget of the day\b.*?US\$ (\d{1,7}(?:\.\d{1,12})?) of (\d{1,7}(?:\.\d{1,12})?)")
 
 
 class Bent(msgspec.Struct, kw_only=True, frozen=True):
@@ -43,14 +40,24 @@ class Bending:
     table: PriceTable
     ways: Mapping[str, str]
     why: str = ""
-    #: Why the last task without room had none.
-    last: str = ""
+    #: The error of the last task without room: `farmhand.wire.schema.WireProblem`.
+    last: Mapping[str, Any] = field(default_factory=dict)
     #: What was spent since, in pico-dollars.
     since: int = 0
     #: Whether a task has ended since those without room were last tried.
     moved: bool = False
+    #: Whether to hand in but once, and only what bends: in containers on AWS, which cost something themselves.
+    once: bool = False
     #: Whether a task went on as an economy task: these are sent in bulk.
     in_bulk: bool = field(default=False, init=False)
+
+    @classmethod
+    def of(cls, conf: Settings, *, once: bool = False) -> Bending | None:
+        """Return what the setting `when_spent` says; None: everything stops. With `once` there is no economy."""
+        ways = by_class(conf.when_spent) or {}
+        if once:
+            ways = {name: STOP if way == ECONOMY else way for name, way in ways.items()}
+        return cls(price_table(conf.prices_path), ways, once=once) if {*ways.values()} - {STOP} else None
 
     def begin(self, why: str) -> bool:
         """Bend from now on. Return False if that is so already."""
@@ -62,10 +69,10 @@ class Bending:
 
         `max_usd` is the batch's own, `spent_pico` what of it is spent.
         """
-        if day := _OF_DAY.search(self.last):
-            used, limit = (pico(Decimal(one)) for one in day.groups())
-            return max(limit - used - self.since, needs(self.last))
-        return None if max_usd is None else max(0, pico(Decimal(str(max_usd))) - spent_pico)
+        full = self.last.get("budget")
+        if full and full["of"] == "day":
+            return max(_pico(full["limit_usd"]) - _pico(full["spent_usd"]) - self.since, needs(self.last))
+        return None if max_usd is None else max(0, _pico(max_usd) - spent_pico)
 
     def shape(self, body: bytes) -> tuple[bytes, Bent] | None:
         """Return a task's fields, as a journal has them, at its lower price, and what to say; None if it has none."""
@@ -132,10 +139,13 @@ class Bending:
         return True
 
 
-def needs(refusal: str) -> int:
-    """Return what the request that a budget refused may cost, in pico-dollars; 0: the refusal does not say it."""
-    found = _NEEDS.search(refusal)
-    return pico(Decimal(found[1])) if found else 0
+def needs(refusal: Mapping[str, Any]) -> int:
+    """Return what the request that a budget refused may cost, in pico-dollars; 0: an older agent does not say it."""
+    return _pico((refusal.get("budget") or {}).get("needs_usd", 0))
+
+
+def _pico(amount: float) -> int:
+    return pico(Decimal(str(amount)))
 
 
 def _none_above(new: Rates, old: Rates) -> bool:

@@ -78,7 +78,7 @@ class BentLines:
 
         Those that need the least come first. Return how many they are.
         """
-        fitting = "SELECT n, sum(need) OVER (ORDER BY need, n) AS upto FROM held"
+        fitting = "SELECT n, total(need) OVER (ORDER BY need, n) AS upto FROM held"
         chosen = f"SELECT n FROM ({fitting}) WHERE upto <= coalesce(?, upto)"  # noqa: S608  (ours)
         query = f"UPDATE line SET state = 0 WHERE state = ? AND n IN ({chosen})"  # noqa: S608
         released = self._db.execute(query, (HELD, room)).rowcount

@@ -304,7 +304,7 @@ class Coordinator:
         elif reply.accepted:
             one.halted = None
         if taken.denied:
-            self._deny(one, taken.denied)
+            self._deny(one, taken.denied["message"])
         for wait in reply.waiting:
             if wait["reason"] == "key_refused":
                 self.stop(refused_key(one, wait))
@@ -381,9 +381,9 @@ class Coordinator:
             return
         room = bending.room(self._limits.max_usd, self.book.totals.cost_pico)
         with self.journal.transaction():
-            released = bending.moved and self.journal.bent.release(room)
+            released = bending.moved and not bending.once and self.journal.bent.release(room)
         if not released:
-            self.stop(Refused(bending.last or bending.why, code="budget", hint=_NO_ROOM))
+            self.stop(Refused(bending.last.get("message") or bending.why, code="budget", hint=_NO_ROOM))
         bending.moved = False
 
     def _watch_for_darkness(self, now: float) -> None:

@@ -59,6 +59,13 @@ OPTIONS = (
     Option(
         ("--economy",), "economy", "Half the price through Message Batches; an answer may take up to a day.", "flag"
     ),
+    Option(
+        ("--when-spent",),
+        "when_spent",
+        "When the budget has no room for a task: stop (default), economy (half price) or haiku; by work class "
+        "stop,summaries=economy.",
+        what="BEND",
+    ),
     Option(("--label",), "labels", "Free text that comes back; repeatable.", what="NAME=VALUE", many=True),
     Option(("--work-class",), "work_class", "What kind of work it is, for the reports.", what="CLASS"),
     Option(("--priority",), "priority", "Higher runs first; 0 by default.", "integer", "N"),
@@ -111,13 +118,6 @@ _MORE = (
     ),
     Option(("--no-merge",), "no_merge", "Ask no host: only what was merged before.", "flag"),
     Option(("--baseline-model",), "baseline_model", "What the work is compared with. Default: sonnet.", what="MODEL"),
-    Option(
-        ("--when-spent",),
-        "when_spent",
-        "When the budget has no room for a task: stop (default), economy (half price) or haiku; by work class "
-        "stop,summaries=economy.",
-        what="BEND",
-    ),
     Option(("--box-usd-month",), "box_usd_month", "What a host costs a month: 24, or farm1=24,farm2=12.", what="US$"),
     Option(("--prices-file",), "prices_file", "Your own prices, over those that come with farmhand.", what="FILE"),
     Option(("--cost-store",), "cost_store", "The file that keeps the merged ledgers.", what="FILE"),

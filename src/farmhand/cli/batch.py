@@ -34,12 +34,11 @@ from farmhand.core.decoding import as_name, as_names
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import Credential, own_key
 from farmhand.core.money import PICO_PER_USD
-from farmhand.core.prices import price_table
 from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
 from farmhand.core.trace_context import TraceContext
-from farmhand.core.when_spent import STOP, by_class
+from farmhand.core.when_spent import ECONOMY, by_class
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
@@ -169,6 +168,9 @@ def command(
         inventory = str(Path(inventory).resolve())
     telemetry.check_place(conf)
     in_aws = conf.place in AWS_PLACES
+    bending = Bending.of(conf, once=in_aws)
+    if in_aws and on_command_line("when_spent") and ECONOMY in (by_class(conf.when_spent) or {}).values():
+        raise UsageError("--when-spent economy is not for containers on AWS", hint="haiku is; or leave --place out")
     if (shard or detach or on_command_line("spot")) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
     if restart and retry_failed:
@@ -184,6 +186,7 @@ def command(
         conf=conf,
         shard=shard,
         spot=conf.spot,
+        bends=bending is not None,
         say=progress.say,
     )
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
@@ -199,11 +202,10 @@ def command(
         concurrency=concurrency,
         patience_s=conf.patience_s,
         economy=bool(given.get("economy")),
-        bending=None if in_aws else bending(conf),
+        bending=bending,
     )
-    if in_aws and (limits.economy or on_command_line("when_spent")):
-        what = "--economy needs no containers" if limits.economy else "--when-spent is not for containers on AWS"
-        raise UsageError(what, hint="leave --place out")
+    if in_aws and limits.economy:
+        raise UsageError("--economy needs no containers", hint="leave --place out")
     # AWS is asked for its environment here, before anything is made. Containers here wait for the input to be checked.
     place = None if conf.place == docker.NAME or dry_run else PLACES[conf.place](where)
     try:
@@ -272,12 +274,6 @@ def on_command_line(option: str) -> bool:
 def _open(retry_failed: bool) -> tuple[int, ...]:
     """Return the states of the lines that this command runs."""
     return (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
-
-
-def bending(conf: Settings) -> Bending | None:
-    """Return what becomes of the batch when its budget has no room; None if it stops."""
-    ways = by_class(conf.when_spent) or {}
-    return Bending(price_table(conf.prices_path), ways) if {*ways.values()} - {STOP} else None
 
 
 def refuse_pointless(limits: WorkerLimits, journal: Journal, *, retry_failed: bool) -> None:

@@ -97,7 +97,33 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
 def follow(
     client: Client, host: str, key: Credential, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
 ) -> dict[str, Any]:
-    """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped."""
+    """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped.
+
+    Where its budget has no room it goes on at a lower price, if `when_spent` says so, and the result has `bent`.
+    """
+    result = _follow(client, host, key, printer, spooling, stoppable)
+    conf, task = spooling.conf, spooling.task
+    if conf.when_spent == "stop" or result.get("state") != "failed":
+        return result
+    from farmhand.cli.lower_price import in_words, lower
+
+    if (found := lower(task, result, conf)) is None:
+        return result
+    cheaper, bent = found
+    note(in_words(bent))
+    again = Spooling(cheaper, conf)
+    try:
+        result = again.result or _follow(client, host, key, printer, again, stoppable)
+    except FarmhandError as error:
+        # Given again under the first id, it goes the same way.
+        error.hint = error.hint.replace(f"--id {cheaper['id']}", f"--id {task['id']}")
+        raise
+    return result | {"id": task["id"], "bent": bent}
+
+
+def _follow(
+    client: Client, host: str, key: Credential, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+) -> dict[str, Any]:
     task = spooling.task
     if spooling.conf.otel_endpoint:
         from farmhand.cli import telemetry

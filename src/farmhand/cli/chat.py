@@ -30,6 +30,7 @@ _NEVER = {
     "tools": "--tools",
     "economy": "--economy",
     "fallback": "--fallback",
+    "when_spent": "--when-spent",
     "subscription": "--subscription",
 }
 _ASK, _MORE = "> ", "… "
@@ -58,8 +59,8 @@ def main(given: dict[str, Any], conf: Settings, extract: str, connect: Connect) 
     chat = given["chat"]
     if chat and (given["as_json"] or not all(one is not None and one.isatty() for one in (sys.stdin, sys.stdout))):
         raise UsageError("--chat needs a terminal, and has no --json", hint="--conversation NAME is for scripts")
-    # Without a farm host there is no answer that the conversation could go on with.
-    conf = conf._replace(fallback="none")
+    # Without a farm host there is no answer that the conversation could go on with. It keeps to its model.
+    conf = conf._replace(fallback="none", when_spent="stop")
     hosts.make_ready(conf, note)
     with conversations.opened(name) as conversation:
         talk = Talk(given, on_pot(conf, conversation.pot, given["pot"]), extract, conversation, connect)

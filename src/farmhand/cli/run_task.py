@@ -79,6 +79,8 @@ def main(given: dict[str, Any]) -> int:
         if conf.place in settings.AWS_PLACES:
             from farmhand.cli.cloud import task as on_fargate
 
+            if given["when_spent"] is not None:
+                raise UsageError("--when-spent is not for a task on AWS", hint="leave --place out")
             task = task or _task(given, conf)
             about = {"as_json": given["as_json"], "extract": extract, "subscription": given["subscription"]}
             return on_fargate.carry(task, conf, **about)
@@ -113,4 +115,9 @@ def _fast_msgspec() -> Iterator[None]:
 def _task(given: dict[str, Any], conf: settings.Settings) -> dict[str, Any]:
     from farmhand.cli.task_options import build_task
 
-    return build_task(given, conf)
+    task = build_task(given, conf)
+    if given["when_spent"] is not None:
+        from farmhand.cli.lower_price import refuse_pointless
+
+        refuse_pointless(task, conf)
+    return task

@@ -125,6 +125,8 @@ RESULT: Shape = {
     "list_usd?": ("number", "text", "null"),
 }
 _BENT = {**dict.fromkeys(("asked", "used"), dict.fromkeys(("model", "engine"), ("text", "null"))), "why": "text"}
+#: A task of its own, which may have gone on at a lower price.
+_TASK: Shape = {**RESULT, "bent?": {**_BENT, "way": "text"}}
 _CAUSE = {**_all("text", "code", "message", "hint"), "times": "whole", "lines": ["whole"]}
 _CONTAINERS = {
     "name": "text",
@@ -170,9 +172,9 @@ _VERIFIED = _all("text", "name", "about", "verdict", "seen")
 SHAPES: dict[str, Shape] = {
     "batch": (_BATCH, _PLANNED_BATCH),
     "cancel": {"tasks": [_all("text", "id", "state")], "unreached": ["text"]},
-    "run": RESULT,
+    "run": _TASK,
     "code": {**RESULT, "repo?": "object", **_all("text", "out?", "transcript?")},
-    "again": RESULT,
+    "again": _TASK,
     "logs": ({"&": "PastTask"}, {"&": "TaskResult"}),
     "wait": {"tasks": [("PastTask", "TaskResult")]},
     "doctor": (

@@ -19,7 +19,7 @@ from farmhand.core.errors import WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.money import plain, usd
 from farmhand.core.readable import counted
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 from farmhand.core.shard import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_LEFT, EXIT_REFUSED, EXIT_STOPPED, POLL_S
 from farmhand.core.task import FINAL_STATES
 from farmhand.wire import turn
@@ -202,7 +202,7 @@ class ShardRun:
             return
         error = result.get("error") or {}
         code, message = error.get("code"), str(error.get("message") or "")
-        denied = code == "budget" and SHARED_BUDGET.search(message) is not None
+        denied = by_shared_budget(error)
         if denied and task_id in self._alone:
             self._out_of_budget(message)
         lost = code == "agent_error" and result.get("engine") == "cli" and self._w.launcher.gone()

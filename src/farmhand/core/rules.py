@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from farmhand.core import attachments, schemas
 from farmhand.core.keys import redact
@@ -15,9 +16,9 @@ MAX_TOKENS = 128_000
 MAX_PRIORITY = 1_000_000
 #: A larger budget is a mistake, and its pico-dollars would not fit the ledger's integers.
 MAX_USD = 1_000_000
-#: Matches the message of a refusal by a budget that is not the task's own. The task has not started, and the refusal is
-#: no failure of the task.
-SHARED_BUDGET = re.compile(r"budget of the (batch|day)\b")
+#: The budgets that are not a task's own, and how an older agent's refusal names one.
+_SHARED = ("batch", "day")
+_SHARED_IN_WORDS = re.compile(r"budget of the (batch|day)\b")
 #: Limit on the UTF-8 bytes of all labels and the work class.
 MAX_LABEL_BYTES = 64 * 1024
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
@@ -30,6 +31,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 def is_budget(amount: Decimal) -> bool:
     """Return whether `amount`, in US$, is a valid budget: above 0, and not above MAX_USD."""
     return amount.is_finite() and 0 < amount <= MAX_USD
+
+
+def by_shared_budget(error: Mapping[str, Any]) -> bool:
+    """Return whether a task's error is a budget's that is not its own: it has not started, and is not at fault."""
+    if error.get("code") != "budget":
+        return False
+    full = error.get("budget")
+    return full["of"] in _SHARED if full else _SHARED_IN_WORDS.search(str(error.get("message") or "")) is not None
 
 
 class Broken(NamedTuple):

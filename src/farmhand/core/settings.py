@@ -59,8 +59,8 @@ class Settings(NamedTuple):
     to a task when no farm host answers; "" means ask on a terminal and queue elsewhere. `allow_subscription` permits
     its value `subscription` (read docs/subscription.md first). `patience_s` is how long a batch waits while no farm
     host answers. `confirm_usd` is what a batch may cost without a question, in US$; 0 for no question. `when_spent` is
-    what becomes of the rest of a batch whose budget has no room: see farmhand.core.when_spent. Times are in seconds;
-    they may be written as `10m`.
+    what becomes of a task, or of the rest of a batch, for which a budget has no room: see farmhand.core.when_spent.
+    Times are in seconds; they may be written as `10m`.
 
     For `farmhand cost`: `baseline_model` is the model with which the farm's work is compared. `box_usd_month` is the
     monthly cost of each host in US$ (`24`, or by host `farm1=24,farm2=12`). `prices_file` is the operator's own price

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from farmhand.core.ids import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farmhand.core.keys import redact
@@ -168,12 +169,25 @@ class Usage(msgspec.Struct, kw_only=True):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
+class FullBudget(msgspec.Struct, kw_only=True, frozen=True):
+    """A budget that had no room for a request: `of` the task, batch, day or pot.
+
+    `needs_usd` is the most that the request may cost.
+    """
+
+    of: str
+    limit_usd: Decimal
+    spent_usd: Decimal
+    needs_usd: Decimal
+
+
 class TaskError(msgspec.Struct, kw_only=True):
-    """The error of a failed task: a stable code, a one-line message, a hint."""
+    """The error of a failed task: a stable code, a one-line message, a hint, and the budget that had no room for it."""
 
     code: str
     message: str
     hint: str = ""
+    budget: FullBudget | UnsetType = UNSET
 
 
 class Result(msgspec.Struct, kw_only=True):

@@ -1,4 +1,4 @@
-"""The setting `when_spent`: what becomes of the rest of a batch whose budget has no room at the price that was asked.
+"""The setting `when_spent`: what becomes of a task, or the rest of a batch, that has no room at the price asked.
 
 Standard library only: see `farmhand.core.settings`.
 """

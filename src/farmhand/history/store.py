@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import xdg
-from farmhand.core.ids import line_key
+from farmhand.core.ids import again_id, line_key
 from farmhand.core.keys import redact
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 
 #: The most tasks that are kept of one ledger.
 KEPT = 10_000
@@ -51,10 +51,14 @@ CREATE TABLE label (
 ) WITHOUT ROWID;
 CREATE INDEX label_task ON label (task);
 """
-#: A line of a batch for which a budget had no room is given out again under another id: this row says no more then.
+#: A task for which a budget had no room goes on under another id: this row says no more then. A line of a batch may do
+#: so often, a task of its own once.
 _LAST_OF_LINE = (
-    "NOT (held AND EXISTS (SELECT 1 FROM task AS other WHERE other.batch = task.batch AND other.batch != ''"
-    " AND other.line = task.line AND (other.created_at, other.no) > (task.created_at, task.no)))"
+    "NOT (held AND batch != '' AND EXISTS (SELECT 1 FROM task AS other WHERE other.batch = task.batch"
+    " AND other.batch != '' AND other.line = task.line"
+    " AND (other.created_at, other.no) > (task.created_at, task.no)))"
+    " AND NOT (held AND batch = '' AND EXISTS (SELECT 1 FROM task AS other WHERE other.ledger = task.ledger"
+    " AND other.id = task.id || '.r1'))"
 )
 #: The parts of a task that go with its content.
 _ANSWER = ("text", "structured", "error")
@@ -239,16 +243,18 @@ class HistoryStore:
         return [task for task in map(_copy, rows) if farms.get(task.host) == task.farm]
 
     def attempts(self, task: PastTaskCopy, farms: dict[str, str]) -> list[PastTaskCopy]:
-        """Return the attempts of the task, which may be a line of a batch: the one that answered first, else the last.
+        """Return the attempts of the task, or of a line of a batch: the one that answered first, else the last.
 
         The others follow, the newest first.
         """
-        batch = task.result.get("batch")
+        batch, first = task.result.get("batch"), task.id.removesuffix(".r1")
+        which, values = ("batch = ? AND line = ?", (batch, line_key(task.id)))
         if not batch:
-            return [task]
-        query = f"{_SELECT} batch = ? AND line = ? ORDER BY state = 'succeeded' DESC, created_at DESC, no DESC"
-        found = map(_copy, self._rows(query, (batch, line_key(task.id))))
-        return [one for one in found if farms.get(one.host) == one.farm]
+            which, values = "batch = '' AND task.id IN (?, ?)", (first, again_id(first, 1))
+        query = f"{_SELECT} {which} ORDER BY state = 'succeeded' DESC, created_at DESC, no DESC"
+        found = map(_copy, self._rows(query, values))
+        attempts = [one for one in found if farms.get(one.host) == one.farm]
+        return attempts if batch or any(was_held(one.result) for one in attempts) else [task]
 
     def list(self, wanted: TaskFilter, farms: dict[str, str], limit: int) -> list[PastTaskCopy]:
         """Return up to `limit` tasks, the newest first. `farms` has the farm of each host that is of interest.
@@ -311,10 +317,11 @@ def _empty(db: sqlite3.Connection, ledger: int, before: float) -> None:
 
 
 def was_held(task: dict[str, Any]) -> bool:
-    """Return whether the task was not begun, since a budget that is not its own had no room for it."""
+    """Return whether the task was not begun, since a budget had no room for it: of a line of a batch, not its own."""
     error = task.get("error") or {}
-    unasked = not (task.get("usage") or {}).get("requests")
-    return unasked and error.get("code") == "budget" and bool(SHARED_BUDGET.search(str(error.get("message") or "")))
+    if error.get("code") != "budget" or (task.get("usage") or {}).get("requests"):
+        return False
+    return not task.get("batch") or by_shared_budget(error)
 
 
 def _copy(row: sqlite3.Row) -> PastTaskCopy:

@@ -38,6 +38,8 @@ def of_task(job: Job, result: dict[str, Any], most: int) -> str:
     """Return what a session is told of a task that has succeeded; an answer of more than `most` characters is kept."""
     answer = redact(answer_text(result))
     parts = [f"task {job.id} succeeded", str(result.get("model") or "model not known")]
+    if isinstance(result.get("bent"), dict):
+        parts.append("at a lower price than asked, since a budget was spent")
     lines = [" · ".join([*parts, said_cost(result.get("cost_usd"))])]
     if result.get("stop_reason") == "max_tokens":
         lines.append("The answer was cut off at max_tokens: raise that if the rest is needed.")

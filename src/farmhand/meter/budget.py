@@ -9,15 +9,23 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from farmhand.core.money import usd
+from farmhand.core.task import FullBudget
 from farmhand.meter.errors import ApiError
 
 
 class BudgetSpent(ApiError):
-    """A budget has no room for another request. This is final for the task."""
+    """A budget has no room for another request, which may cost `needs_pico`. This is final for the task."""
 
-    def __init__(self, message: str, budget: Budget | None = None) -> None:
+    def __init__(self, message: str, budget: Budget | None = None, needs_pico: int = 0) -> None:
         super().__init__("budget", message, status=403)
         self.budget = budget
+        if budget is not None:
+            self.full = FullBudget(
+                of=budget.name.partition(" ")[0],
+                limit_usd=usd(budget.limit_pico or 0),
+                spent_usd=usd(budget.spent_pico),
+                needs_usd=usd(needs_pico),
+            )
 
 
 class Budget:
@@ -96,6 +104,7 @@ class Budget:
             f"the budget of the {self.name} has no room: US$ {_text(self.spent_pico)} of {_text(limit)} is used, and "
             f"this request may cost up to {_text(pico)}{advice}",
             self,
+            pico,
         )
 
 

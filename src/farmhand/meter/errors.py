@@ -9,7 +9,7 @@ from typing import Any
 
 from farmhand.core import billing_refusals
 from farmhand.core.keys import redact
-from farmhand.core.task import MODELS
+from farmhand.core.task import MODELS, FullBudget
 from farmhand.meter import loose_json
 from farmhand.meter.headroom import retry_after_s
 from farmhand.meter.upstream import Unreachable, UpstreamError
@@ -60,7 +60,10 @@ class ApiError(Exception):
     `retry_after_s` is the API's own delay, if it gave one. `status` is 0 if there was no HTTP answer. `is_transient`:
     the API is unavailable for now, that is, it did not answer or refused because of its load or its own failure.
     `body` is the API's own refusal of the request as it came, without keys: clients act on its wording. b"": none.
+    `full` is the budget that had no room, if it was that.
     """
+
+    full: FullBudget | None = None
 
     def __init__(
         self,

@@ -132,7 +132,8 @@ class PlaceSettings:
     """The settings of a place: the operator's, the checkout, an inventory if not the checkout's own, a host pattern.
 
     `shard` is how many tasks a container is given, 0 for the place's own choice; `spot` is whether it may be taken back
-    at a lower price. `say` prints a line for the operator.
+    at a lower price. `bends`: what has no room in the budget is handed in again at a lower price. `say` prints a line
+    for the operator.
     """
 
     project_dir: Path
@@ -141,4 +142,5 @@ class PlaceSettings:
     conf: Settings = field(default_factory=Settings)
     shard: int = 0
     spot: bool = True
+    bends: bool = False
     say: Callable[[str], None] = lambda _text: None

@@ -40,12 +40,22 @@ Few = Meta(max_length=1000)
 Many = Meta(max_length=20_000)
 
 
+class WireBudget(msgspec.Struct, kw_only=True):
+    """core.task.FullBudget as sent by a host."""
+
+    of: Name
+    limit_usd: Usd
+    spent_usd: Usd
+    needs_usd: Annotated[float, Meta(ge=0, le=MAX_COST_USD)]
+
+
 class WireProblem(msgspec.Struct, kw_only=True):
-    """The reason for a failure: a stable code, a one-line message, a hint."""
+    """The reason for a failure: a stable code, a one-line message, a hint; where a budget had no room, which."""
 
     code: Name
     message: Line
     hint: Line | UnsetType = UNSET
+    budget: WireBudget | UnsetType | None = UNSET
 
 
 class ErrorAnswer(msgspec.Struct):

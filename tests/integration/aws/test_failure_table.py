@@ -38,6 +38,8 @@ USAGE: list[tuple[str, int, str]] = [
     ("batch in.jsonl --place aws-batch", 2, "--out"),
     ("batch in.jsonl --out o --place fargate", 2, "--place aws-batch"),
     ("batch in.jsonl --out o --place aws-batch --economy", 2, "needs no containers"),
+    ("batch in.jsonl --out o --place aws-batch --when-spent haiku,w=economy", 2, "economy is not for containers"),
+    ("run --place fargate --when-spent haiku --model sonnet hello", 2, "not for a task on AWS"),
     ("batch in.jsonl --out o --place docker --shard 5", 2, "--place aws-batch"),
     ("batch in.jsonl --out o --place farm --detach", 2, "--detach is for --place aws-batch"),
     ("batch in.jsonl --out o --place aws-batch --shard 1001", 2, "--shard"),

@@ -19,7 +19,7 @@ from farmhand.aws.places.batch_place import AwsBatchPlace
 from farmhand.aws.places.running_batch import NAME as AWS_BATCH
 from farmhand.aws.places.running_batch import Pace
 from farmhand.core.errors import FarmUnreachable
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 from farmhand.places import docker
 from farmhand.places.base import Limit, Order, Place, PlaceSettings, Reply
 from farmhand.places.table import PLACES
@@ -227,7 +227,7 @@ async def test_a_limit_holds_until_another_comes(site: Site, running: Running) -
     denied = await running.exchange(A, limit=Limit(pico=1, concurrency=3), wait_s=20)
     [result] = denied.results
     assert (result["state"], result["error"]["code"]) == ("failed", "budget")
-    assert SHARED_BUDGET.search(result["error"]["message"])
+    assert by_shared_budget(result["error"])
     denied = await running.exchange(B, cursor=denied.next, wait_s=20)
     assert states(denied) == {"b": "failed"}
     assert site.ran() == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.batch.bend import Bending, needs
+from farmhand.batch.bend import Bending
 from farmhand.batch.journal import WAITING
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
@@ -330,68 +330,3 @@ def test_a_journal_of_an_earlier_farmhand_goes_on(tmp_path: Path) -> None:
     again.run(host)
     assert [result["bent"]["way"] for result in again.results()] == ["haiku"]
     assert again.journal.bodies([WAITING])
-
-
-class CountedPurse(Purse):
-    """The day's budget of a host: it reserves three times what a task costs, and says what it has. In micro-dollars."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.spent = self.reserved = 0
-        self.refused: Counter[str] = Counter()
-
-    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
-        cost = 10 if self.form(task) == "sonnet" else 1
-        if self.spent + self.reserved + 3 * cost > self.room:
-            self.refused[task["prompt"]] += 1
-            used, limit, most = (f"{one / 10**6:f}" for one in (self.spent, self.room, 3 * cost))
-            words = f"the budget of the day 2026-12-01 has no room: US$ {used} of {limit} is used, and this request may"
-            error = {"code": "budget", "message": f"{words} cost up to {most}"}
-            return {"state": "failed", "cost_usd": None, "usage": {"requests": 0}, "error": error}
-        self.reserved += 3 * cost
-        self.ran[task["prompt"]] += 1
-        return {"state": "succeeded", "cost_usd": cost / 10**6}
-
-    def settle(self) -> None:
-        """What runs ends."""
-        self.spent, self.reserved = self.spent + self.reserved // 3, 0
-
-
-def test_a_held_line_is_handed_in_again_only_where_there_may_be_room(tmp_path: Path) -> None:
-    batch = made(tmp_path, "haiku", [{"prompt": f"p{n}", "model": "sonnet"} for n in range(60)])
-    host = Worker("one")
-    purse = host.outcome = CountedPurse(100)
-    while not batch.coordinator.over and batch.turn(host):
-        purse.settle()
-    assert batch.coordinator.error is None
-    assert (set(purse.ran.values()), len(purse.ran)) == ({1}, 60)
-    # Once at the price asked, once with all the others at the lower one; each round of before refused all the rest.
-    assert sum(purse.refused.values()) <= 100, purse.refused
-    assert max(purse.refused.values()) <= 3
-
-
-def test_what_is_left_says_how_much_is_handed_in(tmp_path: Path) -> None:
-    found = bending("haiku")
-    assert (found.room(None, 0), found.room(0.5, 2 * 10**11)) == (None, 3 * 10**11)
-    assert found.room(0.1, 2 * 10**11) == 0
-    found.last = "the budget of the batch b has no room: US$ 0.1 of 0.2 is used, and this request may cost up to 0.3; …"
-    assert (needs(found.last), found.room(1, 0)) == (3 * 10**11, 10**12)
-    found.last = (
-        "the budget of the day 2026-12-01 has no room: US$ 0.1 of 0.9 is used, and this request may cost up to 0.2"
-    )
-    found.since = 10**11
-    assert found.room(0.1, 0) == 7 * 10**11
-    found.since = 9 * 10**11
-    assert found.room(0.1, 0) == 2 * 10**11  # one of them is tried all the same
-    assert needs("the budget of the day is spent: US$ 1 of 1") == 0
-    batch = Batch(tmp_path, ["a", "b", "c", "d"])
-    bent = batch.journal.bent
-    with batch.journal.transaction():
-        for n, need in ((1, 30), (2, 10), (3, 0), (4, 20)):
-            bent.hold(n, need)
-        assert bent.release(5) == 1
-        assert bent.release(9) == 0
-        assert bent.release(30) == 2
-        assert bent.any_held()
-        assert bent.release(None) == 1
-    assert not bent.any_held()

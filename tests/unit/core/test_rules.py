@@ -67,3 +67,21 @@ def test_what_breaks_a_rule(given: dict[str, Any], code: str, words: str) -> Non
 def test_what_breaks_none() -> None:
     task = Task(id="t", prompt="p", batch="b", schema={"type": "object"}, max_usd=Decimal("0.5"), model="claude-x-1")
     assert rules.check(task) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "shared"),
+    [
+        ({"code": "budget", "message": "…", "budget": {"of": "day"}}, True),
+        ({"code": "budget", "message": "…", "budget": {"of": "batch"}}, True),
+        # The field says it, whatever stands in the words.
+        ({"code": "budget", "message": "the budget of the day is not it", "budget": {"of": "task"}}, False),
+        ({"code": "budget", "message": "the budget of the batch b has no room: …"}, True),
+        ({"code": "budget", "message": "the budget of the task t has no room: …"}, False),
+        ({"code": "budget", "message": "the budget of the daylight has no room: …"}, False),
+        ({"code": "billing_error", "message": "the budget of the day"}, False),
+        ({}, False),
+    ],
+)
+def test_a_shared_budget_is_known_by_its_field_or_by_the_words_of_an_older_agent(error: Any, shared: bool) -> None:
+    assert rules.by_shared_budget(error) is shared

@@ -183,3 +183,21 @@ def test_of_a_line_that_waited_for_room_only_the_last_attempt_is_listed(store: H
     assert [one.id for one in store.attempts(first, FARMS)] == ["in-1.r10", "in-1.r2", "in-1"]
     [alone] = store.find("other", FARMS)
     assert store.attempts(alone, FARMS) == [alone]
+
+
+def test_a_task_of_its_own_that_went_on_at_a_lower_price_is_listed_once(store: HistoryStore) -> None:
+    own = {"code": "budget", "message": "the budget of the task one has no room", "hint": ""}
+    held = {"state": "failed", "error": own, "usage": {"requests": 0}}
+    # What had begun, or succeeded, is another task of that name.
+    begun = task("two", 3, **{**held, "usage": {"requests": 1}})
+    tasks = [task("one", 1, **held), task("one.r1", 2), begun, task("two.r1", 4), task("six", 5), task("six.r1", 6)]
+    store.add("", "farm1", page(*tasks), last=True)
+    assert ids(store) == ["six.r1", "six", "two.r1", "two", "one.r1"]
+    for start, attempts in (
+        ("one", ["one.r1", "one"]),
+        ("one.r1", ["one.r1", "one"]),
+        ("two", ["two"]),
+        ("six", ["six"]),
+    ):
+        [found] = store.find(start, FARMS)
+        assert [one.id for one in store.attempts(found, FARMS)] == attempts

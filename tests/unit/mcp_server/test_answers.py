@@ -36,6 +36,8 @@ def test_an_answer_is_marked_as_a_models_with_model_and_cost(job: Job) -> None:
     assert mark is not None
     assert told.endswith(f"\nIt is red.\n{mark[1]}>>>")
     assert answers.of_task(job, result(), 1000) != told, "no answer can know the mark"
+    bent = answers.of_task(job, result(bent={"way": "haiku"}), 1000)
+    assert "· m · at a lower price than asked, since a budget was spent · US$" in bent
     assert "cost not known" in answers.of_task(job, result(cost_usd=None), 1000)
     assert '{"a": 1}' in answers.of_task(job, result(structured={"a": 1}), 1000)
     assert "cut off at max_tokens" in answers.of_task(job, result(stop_reason="max_tokens"), 1000)

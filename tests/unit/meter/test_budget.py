@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from farmhand.core.task import FullBudget
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation
 
 PICO = st.integers(0, 100)
@@ -31,6 +33,8 @@ def test_a_refusal_names_the_budget_and_takes_nothing() -> None:
     )
     assert (refusal.value.code, refusal.value.status, refusal.value.retryable) == ("budget", 403, False)
     assert refusal.value.hint
+    sums = {"limit_usd": Decimal(1), "spent_usd": Decimal("0.999"), "needs_usd": Decimal("0.002")}
+    assert refusal.value.full == FullBudget(of="batch", **sums)
     assert budget.reserved_pico == 0
 
 

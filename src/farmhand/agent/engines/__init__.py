@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import UNSET
+
 from farmhand.core.task import Result, Task, TaskError
 from farmhand.meter.errors import ApiError
 from farmhand.meter.grants import Grant
@@ -19,7 +21,7 @@ class EngineError(ApiError):
 
 def failure(task_id: str, problem: ApiError) -> Result:
     """Return the result of a task that failed because of `problem`."""
-    error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
+    error = TaskError(code=problem.code, message=problem.message, hint=problem.hint, budget=problem.full or UNSET)
     return Result(id=task_id, state="failed", error=error)
 
 

@@ -16,7 +16,7 @@ from farmhand.agent.store import pot_days
 from farmhand.agent.store.identity import digest, state_of
 from farmhand.agent.store.records import USAGE
 from farmhand.agent.store.schema import SUMS
-from farmhand.core.rules import SHARED_BUDGET
+from farmhand.core.rules import by_shared_budget
 from farmhand.core.task import Result, State, Task, TaskError, Usage, resolve_model
 
 #: Maximum rows that one step changes, so that a large queue does not delay other steps.
@@ -242,7 +242,7 @@ def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> Task
     """Record the final state and the result. Return None, with nothing changed, if the task is final already."""
     error, structured = result.error, result.structured
     code = None if error is None else error.code
-    if error is not None and code == "budget" and SHARED_BUDGET.search(error.message):
+    if error is not None and by_shared_budget(msgspec.to_builtins(error)):
         code = "budget_shared"  # the records of finished tasks have no message
     times = db.execute(
         "UPDATE task SET state = ?, finished_at = ?, text = ?, structured = ?, stop_reason = ?, error_code = ?,"

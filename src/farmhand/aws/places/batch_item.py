@@ -7,10 +7,20 @@ from typing import Any
 from farmhand.aws.client import Aws
 from farmhand.aws.errors import code_of, explained
 from farmhand.core import leases
-from farmhand.core.errors import FarmhandError
+from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from farmhand.core.shard import PK, BatchItem, BatchState, LeaseName, batch_pk, read_item, write_item
 
 _REFUSED = "ConditionalCheckFailedException"
+
+
+def why_stopped(item: BatchItem, batch: str) -> FarmhandError:
+    """Return why the children have stopped by themselves."""
+    detail = item.detail or f"the batch has stopped: {item.reason}"
+    if item.reason == "budget":
+        hint = "what is done is kept: raise --max-usd and give the same command"
+        return Refused(f"the budget of the batch has no room for it: {detail}", code="budget", hint=hint)
+    hint = f"see: farmhand cloud logs {batch}; then the same command goes on"
+    return NotConfigured(detail, code=item.reason or "not_configured", hint=hint)
 
 
 class BatchTable:

@@ -13,13 +13,13 @@ from farmhand.aws.client import Aws
 from farmhand.aws.environment import requirements, used
 from farmhand.aws.environment.requirements import PriceTables
 from farmhand.aws.places import batch_jobs, shards
-from farmhand.aws.places.batch_item import BatchTable
+from farmhand.aws.places.batch_item import BatchTable, why_stopped
 from farmhand.aws.places.batch_jobs import BatchJobs
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.generations import Generation, Generations
 from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
 from farmhand.core.bucket_keys import BatchKeys
-from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
+from farmhand.core.errors import FarmUnreachable
 from farmhand.core.readable import counted, money
 from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.typed import ready
@@ -48,7 +48,7 @@ class RunningBatch:
 
     def __init__(self, aws: Aws, settings: PlaceSettings, pace: Pace, prices: PriceTables, batch: str) -> None:
         self._aws, self._settings, self._pace, self._prices = aws, settings, pace, prices
-        self._batch = batch
+        self._batch, self._bends = batch, settings.bends
         #: Set from another thread: nothing is waited for any more.
         self.over = False
         self._bucket = BatchBucket(aws)
@@ -68,8 +68,7 @@ class RunningBatch:
         self._concurrency: int | None = None
         #: Whether the batch has given all that it has. Before that, no result is given out.
         self._all_given = False
-        self._stopping = False
-        self._noted = False
+        self._stopping = self._noted = False
         self._wait_s = pace.least_s
         self._look_at = 0.0
         self._held_since: float | None = None
@@ -363,15 +362,16 @@ class RunningBatch:
 
     def _say_why_it_stops(self, reply: Reply) -> None:
         """Put into the reply why the children stop by themselves."""
-        detail = self._item.detail or f"the batch has stopped: {self._item.reason}"
+        error = why_stopped(self._item, self._batch)
         if self._item.reason == "credential":
-            reply.waiting.append({"reason": "key_refused", "tasks": len(self._open), "detail": detail})
-        elif self._item.reason == "budget":
-            hint = "what is done is kept: raise --max-usd and give the same command"
-            reply.halted = Refused(f"the budget of the batch has no room for it: {detail}", code="budget", hint=hint)
+            reply.waiting.append({"reason": "key_refused", "tasks": len(self._open), "detail": error.message})
+        elif self._item.reason == "budget" and self._bends and not self._generations.live:
+            # Each task is refused, so that the batch hands it in at a lower price. What is refused then too, waits.
+            self._bends, self._item = False, BatchItem()
+            refused = {"state": "failed", "cost_usd": 0, "error": error.as_dict()}
+            reply.results += [{"id": self._open.pop(), **refused} for _ in range(len(self._open))]
         else:
-            hint = f"see: farmhand cloud logs {self._batch}; then the same command goes on"
-            reply.halted = NotConfigured(detail, code=self._item.reason or "not_configured", hint=hint)
+            reply.halted = error
 
     def _waiting(self) -> list[dict[str, Any]]:
         """Return the state of the jobs as a reason for waiting, and say once why nothing begins."""
