@@ -167,7 +167,6 @@ def command(
     if inventory and "," not in inventory:
         # Ansible runs in the checkout, so a path must be absolute. With a comma it is a list of hosts, not a path.
         inventory = str(Path(inventory).resolve())
-    telemetry.check_place(conf)
     in_aws = conf.place in AWS_PLACES
     if (shard or detach or on_command_line("spot")) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
