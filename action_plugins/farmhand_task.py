@@ -26,6 +26,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 try:
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.keys import redact
+    from farmhand.core.trace_context import of_caller
     from farmhand.plugins import handover
     from farmhand.plugins.arguments import arguments
     from farmhand.plugins.task import failure, read_files, task_of
@@ -69,6 +70,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         conf = handover.operators_settings(source, task)
         if self._task.check_mode:
             return agent.run_task({"task": task, "check": True})
+        task = task | of_caller(conf.otel_endpoint)
         return agent.run_task({"task": task, "key": handover.key_for_task(task, conf, task_vars)})
 
     def _turn(self, agent: handover.HostAgent, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:

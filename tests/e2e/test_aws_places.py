@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.aws_site import AwsSite
+from tests.support.collector import rotel
 from tests.support.pair import bash, docker
 from tests.support.repositories import make_repository
 from tests.support.storm import Storm
@@ -96,6 +98,34 @@ def test_a_repository_task_runs_on_fargate_and_its_patch_is_judged(site: AwsSite
     site.api.rule("break out", bash("mkdir -p .github/workflows; echo x > .github/workflows/a.yml"), {"text": "done"})
     refused = site.farmhand("code", str(origin), "break out", "--place", "fargate", "--spot")
     assert (refused.returncode, ".github/workflows/a.yml" in refused.stderr) == (5, True)
+
+
+async def test_a_call_is_one_trace_with_what_its_containers_did(site: AwsSite, origin: Path, tmp_path: Path) -> None:
+    site.api.rule("change it", bash('echo "$TRACEPARENT" > f'), {"text": "done"})
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    calls = (
+        ["run", "--place", "fargate", "the prompt"],
+        written(tmp_path, 2),
+        ["code", str(origin), "change it", "--place", "fargate", "--patch"],
+    )
+    with rotel(tmp_path) as collector:
+        environ = {"TRACEPARENT": f"00-{trace}-{span}-01", "FARMHAND_OTEL_ENDPOINT": collector.url}
+        for words in calls:
+            done = await asyncio.to_thread(site.farmhand, *words, environ=environ)
+            assert done.returncode == 0, done.stderr
+        # A batch, and four tasks: three with one request, and one whose tool was one request more.
+        found = await collector.until(10)
+        seen = collector.log.read_bytes()
+    tasks = [one for one in found if one["Name"] == "farmhand.task"]
+    [batch] = [one for one in found if one["Name"] == "farmhand.batch"]
+    [in_sandbox] = [one for one in tasks if one["farmhand.engine"] == "cli"]
+    assert (len(found), len(tasks), {one["Trace ID"] for one in found}) == (10, 4, {trace})
+    assert sorted(one["Parent ID"] for one in (*tasks, batch)) == sorted([span] * 3 + [batch["ID"]] * 2)
+    assert f"+00-{trace}-{in_sandbox['ID']}-01" in done.stdout
+    requests = [one for one in found if one["Name"].startswith("chat ") and one["Parent ID"] == in_sandbox["ID"]]
+    assert sum(float(one["farmhand.cost_usd"]) for one in requests) == float(in_sandbox["farmhand.cost_usd"])
+    for secret in (b"the prompt", b"change it", b"line 1", CANARY.encode()):
+        assert secret not in seen
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_code import COMMAND, Station
+from tests.support.collector import rotel
+from tests.support.messages_api import DEFAULT_KEY
 from tests.support.pair import ROOT, Pair, docker
+from tests.support.repositories import make_repository
 from tests.support.schemas import check_said
 
 
@@ -108,6 +112,38 @@ def test_status_and_cost_know_the_place(station: Station) -> None:
     assert float(json.loads(cost.stdout)["spent"]["total_usd"]) > 0
     report = farmhand(station, "report", "--json")
     assert json.loads(report.stdout)["figures"]["whole"]["requests"] > 0
+
+
+async def test_a_call_is_one_trace_with_what_runs_in_the_containers(station: Station, tmp_path: Path) -> None:
+    origin = make_repository(tmp_path / "origin", {"f": "one\n"})
+    station.does('echo "$TRACEPARENT" > f')
+    (tmp_path / "in.jsonl").write_text('"canary one"\n"canary two"\n')
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    station.environ["TRACEPARENT"] = f"00-{trace}-{span}-01"
+    calls = (
+        ["run", "canary"],
+        ["batch", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")],
+        ["code", str(origin), "change it", "--trust", "--patch"],
+    )
+    with rotel(tmp_path) as collector:
+        station.environ["FARMHAND_OTEL_ENDPOINT"] = collector.url
+        for words in calls:
+            done = await asyncio.to_thread(farmhand, station, *words)
+            assert done.returncode == 0
+        # A batch, and four tasks: three with one request, and one whose tool was one request more.
+        found = await collector.until(10)
+        seen = collector.log.read_bytes()
+    tasks = [one for one in found if one["Name"] == "farmhand.task"]
+    [batch] = [one for one in found if one["Name"] == "farmhand.batch"]
+    [in_sandbox] = [one for one in tasks if one["farmhand.engine"] == "cli"]
+    assert (len(found), len(tasks), {one["Trace ID"] for one in found}) == (10, 4, {trace})
+    assert sorted(one["Parent ID"] for one in (*tasks, batch)) == sorted([span] * 3 + [batch["ID"]] * 2)
+    assert f"+00-{trace}-{in_sandbox['ID']}-01" in done.stdout
+    requests = [one for one in found if one["Name"].startswith("chat ") and one["Parent ID"] == in_sandbox["ID"]]
+    assert sum(float(one["farmhand.cost_usd"]) for one in requests) == float(in_sandbox["farmhand.cost_usd"])
+    assert {one["farmhand.place"] for one in found} == {"docker"}
+    for secret in (b"canary", b"change it", DEFAULT_KEY.encode()):
+        assert secret not in seen
 
 
 def test_without_an_engine_it_is_one_line(station: Station) -> None:

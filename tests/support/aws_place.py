@@ -100,11 +100,13 @@ class Child:
             results.append({"id": task["id"], "text": "ok", "cost_usd": COST, "usage": usage, **self.outcome(task)})
         name = PartName(generation, number, attempt, 0).path
         shared = {"model": "claude-haiku-5-5", "engine": "api", "batch": keys.base.split("/")[-2]}
-        costs = [one["cost_usd"] for one in results] + [self.beyond / 10**12]
+        costs = [(one["id"], one["cost_usd"]) for one in results] + [("", self.beyond / 10**12)]
         now = {"created_at": time.time(), "started_at": time.time(), "finished_at": time.time()}
-        charges = [{**shared, **now, "charge_id": n, "cost_usd": cost} for n, cost in enumerate(costs, 1)]
+        charges = [
+            {**shared, **now, "charge_id": n, "task": name, "cost_usd": cost} for n, (name, cost) in enumerate(costs, 1)
+        ]
         finished = [
-            {**shared, **now, "finish_seq": n, "state": one["state"], "cost_usd": one["cost_usd"]}
+            {**shared, **now, "finish_seq": n, "id": one["id"], "state": one["state"], "cost_usd": one["cost_usd"]}
             for n, one in enumerate(results, 1)
         ]
         head = LedgerPart(ledger=f"{keys.base}{name}", charges=len(charges), finished=len(finished))

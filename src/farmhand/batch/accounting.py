@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, form_of
 from farmhand.core import money
 from farmhand.core.rules import by_shared_budget
-from farmhand.places.base import Reply
+from farmhand.places.base import Reply, TaskRows
 
 #: The fields of a result that are not in the output, or are written by this module.
 _NOT_KEPT = frozenset({"id", "n", "host", "finish_seq", "batch", "second", "input"})
@@ -61,12 +62,13 @@ class BatchTotals:
 class Intake(BatchTotals):
     """What a reply added to the totals; whether ids were used already for other tasks; the error of a full budget.
 
-    `bends`: the budget was full for tasks that go on at a lower price, or wait for room.
+    `bends`: the budget was full for tasks that go on at a lower price, or wait for room. `counted` are the results.
     """
 
     conflict: bool = False
     denied: dict[str, Any] = field(default_factory=dict)
     bends: bool = False
+    counted: list[dict[str, Any]] = field(default_factory=list)
 
 
 class BatchLedger:
@@ -75,6 +77,8 @@ class BatchLedger:
     def __init__(self, journal: Journal, output: OutputFile) -> None:
         self.journal = journal
         self.bending: Bending | None = None
+        #: Called for each result that counts, also that of another run, with its rows of the place's ledger.
+        self.on_result: Callable[[dict[str, Any], TaskRows], None] | None = None
         self.batch = journal.about("batch")
         self.totals = BatchTotals(**journal.totals())
         self._output = output
@@ -121,6 +125,9 @@ class BatchLedger:
         if self.bending is not None:
             self.bending.since += taken.cost_pico
         self.totals.add(taken)
+        if self.on_result is not None:
+            for result in taken.counted:
+                self.on_result(result, reply.rows.get(str(result["id"]), TaskRows()))
         self._output.write()
         return taken
 
@@ -142,6 +149,7 @@ class BatchLedger:
         lease = self.journal.find(worker, result["id"]) if state in FINAL else None
         if lease is None or not (lease.held or lease.revoked or result.get("second")):
             return  # unknown, or already processed
+        taken.counted.append(result)
         cost = _cost(result) or 0
         taken.cost_pico += cost
         taken.uncertain += int(result.get("uncertain") or 0)

@@ -52,7 +52,7 @@ class Coordinator:
         self._say = say
         self._bending = book.bending = limits.bending
         #: What each task is sent with: the trace of this run. The journal keeps the tasks without it.
-        self._trace = trace.as_suffix() if trace is not None else b""
+        self._trace = trace
         self._changed = threading.Condition()
         self._started = time.monotonic()
         self._expected = 1
@@ -201,7 +201,7 @@ class Coordinator:
     def _next(self, one: WorkerState) -> Order | None:
         """Return the next order for a worker; None if it has nothing to do now."""
         cancel = self.journal.to_cancel(one.no, worker_state.MOST)
-        order = Order(batch=self.book.batch, cursor=one.cursor, cancel=cancel)
+        order = Order(batch=self.book.batch, cursor=one.cursor, cancel=cancel, trace=self._trace)
         if len(cancel) == worker_state.MOST:
             # Cancellations are sent before the key, so that the worker cannot start these tasks with it.
             return order
@@ -212,8 +212,6 @@ class Coordinator:
             self._say(f"{one.name} is being emptied: what has not started there goes to the others")
             return self._take_back(one, order)
         order.tasks = self._portion(one, leased, doubtful)
-        if self._trace:
-            order.tasks = [task[:-1] + self._trace for task in order.tasks]
         one.given = len(order.tasks)
         if not (order.tasks or leased or cancel):
             return None

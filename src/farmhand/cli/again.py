@@ -22,7 +22,7 @@ _CHANGES = (
 )
 _WAYS = ("place", "host", "key_source", "pot", "connect_timeout_s", "fallback", "allow_subscription")
 #: Fields that are not taken over: a task of a batch is run as one of its own, and at once.
-_NOT_TAKEN = frozenset({"id", "batch", "economy", "pot"})
+_NOT_TAKEN = frozenset({"id", "batch", "economy", "pot", "traceparent", "tracestate"})
 
 
 @verb("again", *_CHANGES, *_WAYS, json_help="Print the whole result as one JSON object.")

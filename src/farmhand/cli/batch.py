@@ -166,7 +166,6 @@ def command(
     if inventory and "," not in inventory:
         # Ansible runs in the checkout, so a path must be absolute. With a comma it is a list of hosts, not a path.
         inventory = str(Path(inventory).resolve())
-    telemetry.check_place(conf)
     in_aws = conf.place in AWS_PLACES
     bending = Bending.of(conf, once=in_aws)
     if in_aws and on_command_line("when_spent") and ECONOMY in (by_class(conf.when_spent) or {}).values():

@@ -21,6 +21,7 @@ from farmhand.wire.client import Client
 from farmhand.wire.follow import RESUME_S, run_task
 
 if TYPE_CHECKING:
+    from farmhand.cli.telemetry import TaskSpan
     from farmhand.offline.spool import Spool, SpooledTask
     from farmhand.places.reach import Way
     from farmhand.wire.transport import ProcessTransport, Transport
@@ -50,21 +51,33 @@ def carry(
     gc.enable()
     stream = not (as_json or extract or "schema" in task) and render.is_read_as_it_comes()
     printer = render.Printer(stream=stream, extract=extract, events=events)
-    try:
-        result = answer(task, conf, printer, way)
-    except Stopped as stopped:
-        if as_json:
-            render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
-        return stopped.exit_code
-    if result.get("state") == "succeeded":
-        last.keep(result)
-    status = printer.report(result, as_json=as_json)
-    if status == 0:
-        keep(result)
-    return status
+    with task_span(conf) as span:
+        try:
+            result = answer(task, conf, printer, way, span)
+        except Stopped as stopped:
+            if as_json:
+                render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
+            return stopped.exit_code
+        if result.get("state") == "succeeded":
+            last.keep(result)
+        status = printer.report(result, as_json=as_json)
+        if status == 0:
+            keep(result)
+        return status
 
 
-def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
+def task_span(conf: Settings) -> contextlib.AbstractContextManager[TaskSpan | None]:
+    """Return what sends the spans of the one task of its block; None where no spans are wanted. Raise NotConfigured."""
+    if not conf.otel_endpoint:
+        return contextlib.nullcontext()
+    from farmhand.cli import telemetry
+
+    return telemetry.task_span(conf, note)
+
+
+def answer(
+    task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way, span: TaskSpan | None
+) -> dict[str, Any]:
     """Return the result from the first farm host that answers, or else from the fallback. Raises WireError, Stopped."""
     spooling = Spooling(task, conf)
     if spooling.result is not None:
@@ -88,20 +101,26 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
             reason = error
         else:
             with client:
-                return follow(client, host.name, key, printer, spooling, stoppable)
+                return follow(client, host.name, key, printer, spooling, stoppable, span)
     from farmhand.cli import fallback
 
     return fallback.fall_back(reason, task, conf)
 
 
 def follow(
-    client: Client, host: str, key: Credential, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+    client: Client,
+    host: str,
+    key: Credential,
+    printer: render.Printer,
+    spooling: Spooling,
+    stoppable: Stoppable,
+    span: TaskSpan | None,
 ) -> dict[str, Any]:
     """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped.
 
     Where its budget has no room it goes on at a lower price, if `when_spent` says so, and the result has `bent`.
     """
-    result = _follow(client, host, key, printer, spooling, stoppable)
+    result = _follow(client, host, key, printer, spooling, stoppable, span)
     conf, task = spooling.conf, spooling.task
     if conf.when_spent == "stop" or result.get("state") != "failed":
         return result
@@ -113,7 +132,7 @@ def follow(
     note(in_words(bent))
     again = Spooling(cheaper, conf)
     try:
-        result = again.result or _follow(client, host, key, printer, again, stoppable)
+        result = again.result or _follow(client, host, key, printer, again, stoppable, span)
     except FarmhandError as error:
         # Given again under the first id, it goes the same way.
         error.hint = error.hint.replace(f"--id {cheaper['id']}", f"--id {task['id']}")
@@ -122,13 +141,17 @@ def follow(
 
 
 def _follow(
-    client: Client, host: str, key: Credential, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+    client: Client,
+    host: str,
+    key: Credential,
+    printer: render.Printer,
+    spooling: Spooling,
+    stoppable: Stoppable,
+    span: TaskSpan | None,
 ) -> dict[str, Any]:
     task = spooling.task
-    if spooling.conf.otel_endpoint:
-        from farmhand.cli import telemetry
-
-        task = task | telemetry.fields(spooling.conf)
+    if span is not None:
+        task = task | span.fields
     told = False
 
     def on_event(event: dict[str, Any]) -> None:
@@ -154,7 +177,7 @@ def _follow(
         spooling.sent(client, host, key)
 
     try:
-        with cancelled_when_stopped(client.transport, task["id"], stoppable, printer.end_line):
+        with cancelled_when_stopped(client.transport, task["id"], stoppable, printer.end_line, span):
             result = run_task(
                 client,
                 task,
@@ -162,44 +185,56 @@ def _follow(
                 on_event,
                 on_submitting=on_submitting,
                 on_submitted=on_submitted,
+                on_state=span.submitted if span is not None else lambda _state: None,
                 on_waiting=on_waiting,
             )
     except WireError as error:
         raise spooling.failed(error, host) from None
     spooling.ended(result, host)
+    if span is not None:
+        span.at_agent(result, client)
     return result
 
 
 @contextlib.contextmanager
 def cancelled_when_stopped(
-    transport: Transport, task_id: str, stoppable: Stoppable, end_line: Callable[[], None]
+    transport: Transport,
+    task_id: str,
+    stoppable: Stoppable,
+    end_line: Callable[[], None],
+    span: TaskSpan | None = None,
 ) -> Iterator[None]:
     """Cancel the task if a signal stops the body after its hand-over, and say so after `end_line`. Raises Stopped.
 
-    Also if nobody reads the answer any more. Raises StdoutLost then.
+    Its result so far goes to `span`. Also if nobody reads the answer any more. Raises StdoutLost then.
     """
     try:
         yield
     except StdoutLost:
         stoppable.hold()
-        cancel(transport, task_id, ended="")
+        cancel(transport, task_id, span, ended="")
         raise
     except Stopped:
         end_line()
         if stoppable.was_held:
             stoppable.hold()
-            cancel(transport, task_id)
+            cancel(transport, task_id, span)
         else:
             note("stopped")
         raise
 
 
-def cancel(transport: Transport, task_id: str, *, ended: str = "the task had ended already: {}") -> None:
+def cancel(
+    transport: Transport, task_id: str, span: TaskSpan | None, *, ended: str = "the task had ended already: {}"
+) -> None:
     """Cancel the task over a new connection, and print on stderr whether that worked; `ended` if it was too late."""
     transport.connect_timeout_s = min(transport.connect_timeout_s, CANCEL_S)
     try:
         with Client(transport, silence_s=CANCEL_S) as client:
-            state = client.cancel(task_id).get("state")
+            result = client.cancel(task_id)
+        if span is not None:
+            span.ended(result)
+        state = result.get("state")
         said = "task cancelled" if state == "cancelled" else ended.format(state)
     except WireError as error:
         said = "stopped" if error.code == "no_such_task" else f"stopped, but the task may still run: {error}"
@@ -273,6 +308,7 @@ class Spooling:
     def failed(self, error: WireError, host: str) -> FarmhandError:
         """Return the error to raise when the task may be at `host`. Spool the task if the host is lost."""
         from farmhand.cli import fallback
+        from farmhand.core.trace_context import of_caller
         from farmhand.offline.spool import open_spool
 
         failure = error.at()
@@ -281,7 +317,8 @@ class Spooling:
         if not fallback.may_wait(self.task):
             failure.message = f"{failure.message}; {fallback.NOT_QUEUED}"
             return failure
-        open_spool(self.conf).add(self.task, wanted=self.conf.host, sent=host)
+        trace = of_caller(self.conf.otel_endpoint)
+        open_spool(self.conf).add(self.task, wanted=self.conf.host, sent=host, trace=trace)
         return fallback.Spooled(self.task["id"], failure, at=host)
 
 

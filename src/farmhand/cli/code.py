@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from farmhand.cli import render, task_options, telemetry
+from farmhand.cli import render, task_options
 from farmhand.cli.amount import MAX_USD
 from farmhand.cli.code_runs import FARGATE, CodeRun, DockerRun, FargateRun
 from farmhand.cli.prompt import assemble
@@ -125,7 +125,6 @@ def command(
     if as_patch and as_json:
         raise UsageError("--patch and --json: choose one")
     conf = conf._replace(place=_choose(conf, where, chosen, trust=trust))
-    telemetry.check_place(conf)
     for name, given in (("--subscription", subscription), ("--credential-source", credential_source)):
         if given and conf.place != FARGATE:
             raise UsageError(f"{name} is for --place fargate", hint="containers on this machine use the key")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from farmhand.cli.carry import cancelled_when_stopped
+from farmhand.cli.carry import cancelled_when_stopped, task_span
 from farmhand.cli.say import note, printable
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.waiting import WaitLine
@@ -23,6 +24,7 @@ from farmhand.wire.follow import run_task
 
 if TYPE_CHECKING:
     from farmhand.aws.places.run_task import FargateTask
+    from farmhand.cli.telemetry import TaskSpan
 
 FARGATE = "fargate"
 
@@ -31,7 +33,10 @@ class CodeRun(Protocol):
     """One run of the task. Making it checks what can be checked without the repository. Raise FarmhandError."""
 
     def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
-        """Return a context that ends the task if a signal stops the body, and says so. It raises Stopped."""
+        """Return a context that ends the task if a signal stops the body, and says so. It raises Stopped.
+
+        At its end the task's spans are sent, where they are wanted.
+        """
 
     def run(
         self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
@@ -80,10 +85,16 @@ class DockerRun:
         if holds_key(task, self._key):
             raise UsageError("the API key itself stands in the task", hint="take it out", code="key_in_task")
         self._transport = docker.host(conf).transport(conf.connect_timeout_s)
+        self._span: TaskSpan | None = None
 
-    def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
+    @contextmanager
+    def cancelled(self, stoppable: Stoppable) -> Iterator[None]:
         """See CodeRun."""
-        return cancelled_when_stopped(self._transport, self._task["id"], stoppable, lambda: None)
+        with (
+            task_span(self._conf) as self._span,
+            cancelled_when_stopped(self._transport, self._task["id"], stoppable, lambda: None, self._span),
+        ):
+            yield
 
     def run(
         self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
@@ -111,7 +122,7 @@ class DockerRun:
             try:
                 result = run_task(
                     client,
-                    self._task,
+                    self._task | (self._span.fields if self._span is not None else {}),
                     self._key,
                     on_event,
                     on_submitting=stoppable.hold,
@@ -119,6 +130,8 @@ class DockerRun:
                 )
             finally:
                 live.end()
+        if self._span is not None:
+            self._span.at_agent(result, client)
         for name, most in TASK_OUTPUTS.items():
             with (directory / name).open("wb") as file:
                 client.get_file(self._task["id"], name, file, most)
@@ -135,6 +148,7 @@ class FargateRun:
         from farmhand.cli.cloud import task as on_fargate  # not at the top: most tasks do not need AWS
 
         on_fargate.check(task, conf)
+        self._span: TaskSpan | None = None
         try:
             self._prepared: FargateTask = on_fargate.prepared(conf, task, "code", **more)
         except NotConfigured as error:
@@ -144,11 +158,16 @@ class FargateRun:
             hint = f"{error.hint}; or --trust runs it in containers here, as trusted_repos of config.toml does"
             raise NotConfigured(f"{what}: {error.message}", hint=hint.removeprefix("; or ")) from None
 
-    def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
+    @contextmanager
+    def cancelled(self, stoppable: Stoppable) -> Iterator[None]:
         """See CodeRun."""
         from farmhand.cli.cloud import task as on_fargate
 
-        return on_fargate.ended_when_stopped(self._prepared, stoppable)
+        with (
+            task_span(self._prepared.conf) as self._span,
+            on_fargate.ended_when_stopped(self._prepared, stoppable, self._span),
+        ):
+            yield
 
     def run(
         self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
@@ -158,19 +177,20 @@ class FargateRun:
 
         task, live = self._prepared, LiveText(quiet=quiet)
         task.bundle, task.live = None if source is None else source.bundle, not quiet
-        result = task.run() if quiet else self._shown(live)
+        result = on_fargate.run(task, self._span) if quiet else self._shown(live)
         task.fetch(directory)
         on_fargate.tell_plan(result)
         return result
 
     def _shown(self, live: LiveText) -> dict[str, Any]:
         from farmhand.aws.environment.logs import TaskTextReader
+        from farmhand.cli.cloud import task as on_fargate
 
         task = self._prepared
         texts = TaskTextReader(task.aws, task.size, live.note)
         task.say, task.looked = live.note, lambda arn: live.show(texts.new(arn))
         try:
-            result = task.run()
+            result = on_fargate.run(task, self._span)
             live.show(texts.rest(str(result.get("text") or ""), live.shown, task.sleep))
         finally:
             live.end()

@@ -9,6 +9,7 @@ from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, Refused, WireMismatch
 from farmhand.core.settings import Settings
+from farmhand.core.trace_context import of_caller
 from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool
 
@@ -60,7 +61,7 @@ def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> 
     if policy in ("ask", "queue") and not may_wait(task):
         raise FarmUnreachable(f"{reason.message}; {NOT_QUEUED}", hint=reason.hint)
     if policy == "queue":
-        open_spool(conf).add(task, wanted=conf.host)
+        open_spool(conf).add(task, wanted=conf.host, trace=of_caller(conf.otel_endpoint))
         raise Spooled(task["id"], reason)
     if policy != "subscription":
         raise reason

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _run(directory: Path, config: str | None) -> int:
-    from farmhand.cli.carry import answer
+    from farmhand.cli.carry import answer, task_span
     from farmhand.cli.run_task import early_connection
     from farmhand.cli.say import note
     from farmhand.core.errors import from_result
@@ -85,13 +85,14 @@ def _run(directory: Path, config: str | None) -> int:
         hosts.make_ready(conf, note)
         printer = render.Printer(stream=False)
         printer.wait = _NotedWait(directory / "progress")
-        try:
-            with early_connection(conf) as way:
-                result = answer(task, conf, printer, way)
-        except Stopped as stopped:
-            render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
-            return stopped.exit_code
-        render.write_json(result)
+        with task_span(conf) as span:
+            try:
+                with early_connection(conf) as way:
+                    result = answer(task, conf, printer, way, span)
+            except Stopped as stopped:
+                render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
+                return stopped.exit_code
+            render.write_json(result)
         failure = from_result(result)
         return 0 if failure is None else failure.exit_code
 

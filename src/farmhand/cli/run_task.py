@@ -63,10 +63,6 @@ def main(given: dict[str, Any]) -> int:
             return last.show(as_json=given["as_json"], extract=extract)
         flags = {name: value for name, value in given.items() if name in settings.Settings._fields}
         conf = settings.load(given["config"], **flags)
-        if conf.otel_endpoint:
-            from farmhand.cli import telemetry
-
-            telemetry.check_place(conf)
         if given["chat"] or given["go_on"] or given["conversation"] is not None:
             from farmhand.cli import chat
 

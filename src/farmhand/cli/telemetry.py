@@ -1,19 +1,26 @@
-"""What `otel_endpoint` means to the verbs: where spans go, and the trace that tasks are sent with."""
+"""What `otel_endpoint` means to the verbs: where spans go, and the trace that tasks are sent with.
+
+The agents of the farm make the spans of their tasks. Those of containers, here and in AWS, have no way to a collector:
+their tasks' spans are made here, from results and ledgers.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.settings import PLACE_NAMES, Settings
-from farmhand.core.trace_context import TraceContext, from_environment, traces_url
+from farmhand.core.trace_context import TraceContext, below, from_environment, traces_url
+from farmhand.places.base import TaskRows
+from farmhand.wire.follow import FINAL_STATES
 
 if TYPE_CHECKING:
     from farmhand.batch.accounting import BatchLedger
+    from farmhand.wire.client import Client
 
 
 def endpoint(conf: Settings) -> str:
@@ -26,19 +33,65 @@ def endpoint(conf: Settings) -> str:
     return conf.otel_endpoint
 
 
-def check_place(conf: Settings) -> None:
-    """Raise UsageError if spans are wanted of tasks at a place whose agents make none."""
-    if conf.place != PLACE_NAMES[0] and traces_url(conf.otel_endpoint):
-        raise UsageError(
-            f"tasks at the place {conf.place} make no spans, and otel_endpoint is set",
-            hint="use --place farm, or FARMHAND_OTEL_ENDPOINT=none to run them without",
-        )
+class TaskSpan:
+    """The span of one task that this call sends. On the farm the task's own agent makes it.
+
+    `fields` is what the task is sent with: the caller's trace, or elsewhere the context of the span to come.
+    """
+
+    def __init__(self, conf: Settings, say: Callable[[str], None]) -> None:
+        self._conf, self._say = conf, say
+        self._parent = from_environment(os.environ)
+        self._own: TraceContext | None = None
+        if conf.place != PLACE_NAMES[0] and endpoint(conf):
+            self._own = below(self._parent)
+        sent = self._own or (self._parent if traces_url(conf.otel_endpoint) else None)
+        self.fields = sent.fields() if sent is not None else {}
+        self._result: Mapping[str, Any] | None = None
+        self._rows = TaskRows()
+        self._had_ended = False
+
+    @property
+    def wanted(self) -> bool:
+        """Return whether `ended` is of use. A task whose result was there before this call had its span then."""
+        return self._own is not None and self._own.sampled and not self._had_ended
+
+    def submitted(self, state: str) -> None:
+        """Note the state in which the task was when its place had it."""
+        self._had_ended = state in FINAL_STATES
+
+    def ended(self, result: Mapping[str, Any], rows: Callable[[], TaskRows] = TaskRows) -> None:
+        """Note the task's result, and its rows of the place's ledger, which are asked for only if they are wanted."""
+        if self.wanted:
+            self._result = result
+            with suppress(FarmhandError):
+                self._rows = rows()
+
+    def at_agent(self, result: Mapping[str, Any], client: Client) -> None:
+        """Note the result of a task that the agent behind `client` has run."""
+        self.ended(result, lambda: TaskRows(charges=tuple(client.charges_of(str(result["id"])))))
+
+    def send(self) -> None:
+        """Make the spans and send them."""
+        if self._result is None:
+            return
+        from farmhand import telemetry
+        from farmhand.telemetry.told import tell
+
+        tracing = telemetry.begin(self._conf.otel_endpoint, "farmhand", self._conf.place, say=self._say)
+        finished, charges = self._rows
+        tell(tracing, self._result, self._parent, own=self._own, finished=finished, charges=charges)
+        tracing.close()
 
 
-def fields(conf: Settings) -> dict[str, str]:
-    """Return what a task is sent with beside its own fields: the trace that this call belongs to."""
-    found = from_environment(os.environ) if traces_url(conf.otel_endpoint) else None
-    return found.fields() if found is not None else {}
+@contextmanager
+def task_span(conf: Settings, say: Callable[[str], None]) -> Iterator[TaskSpan]:
+    """Let the block send one task; its spans are sent at the end. Raise NotConfigured."""
+    span = TaskSpan(conf, say)
+    try:
+        yield span
+    finally:
+        span.send()
 
 
 @contextmanager
@@ -52,8 +105,14 @@ def batch_span(conf: Settings, book: BatchLedger, say: Callable[[str], None]) ->
 
     totals = book.totals
     spent, failed = totals.cost_pico, totals.failed
-    tracing = telemetry.begin(url, "farmhand", conf.place, say=say)
+    tracing = telemetry.begin(url, "farmhand", conf.place, say=say, bulk=conf.place != PLACE_NAMES[0])
     span = tracing.batch(book.batch, from_environment(os.environ))
+    if conf.place != PLACE_NAMES[0]:
+        from farmhand.telemetry.told import tell
+
+        book.on_result = lambda result, rows: tell(
+            tracing, result, span.context, batch=book.batch, finished=rows.finished, charges=rows.charges
+        )
     error = "stopped"
     try:
         yield span.context

@@ -7,11 +7,11 @@ Trace Context, level 1, sections 3.2 and 3.3.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from farmhand.core.addresses import http_parts
 from farmhand.core.keys import redact
 
 #: The path of OTLP over HTTP. Source: the OTLP specification 1.9.
@@ -33,9 +33,10 @@ class TraceContext(NamedTuple):
     traceparent: str
     tracestate: str = ""
 
-    def as_suffix(self) -> bytes:
-        """Return `fields` as what follows the last field of a JSON object."""
-        return b"," + json.dumps(self.fields()).encode()[1:]
+    @property
+    def sampled(self) -> bool:
+        """Return whether its spans are wanted."""
+        return self.traceparent.endswith("1")
 
     def fields(self) -> dict[str, str]:
         """Return it as the fields of a task."""
@@ -65,6 +66,30 @@ def from_environment(environ: Mapping[str, str]) -> TraceContext | None:
     return context_of(environ.get("TRACEPARENT"), environ.get("TRACESTATE"))
 
 
+def of_caller(endpoint: str) -> dict[str, str]:
+    """Return the caller's trace as fields of a task, {} if there is none, or if there are no spans at `endpoint`."""
+    found = from_environment(os.environ) if traces_url(endpoint) else None
+    return found.fields() if found is not None else {}
+
+
+def below(parent: TraceContext | None) -> TraceContext:
+    """Return the context of a span to come: in the parent's trace, or as the first of a new one."""
+    trace, flags = os.urandom(16).hex(), "01"
+    if parent is not None:
+        _, trace, _, flags = parent.traceparent.split("-")
+    return TraceContext(f"00-{trace}-{os.urandom(8).hex()}-{flags}", parent.tracestate if parent else "")
+
+
+def with_trace(task: bytes, trace: TraceContext | None) -> bytes:
+    """Return a task, a JSON object that is not empty, with the trace as its last fields."""
+    return task if trace is None else task[:-1] + b"," + json.dumps(trace.fields()).encode()[1:]
+
+
+def untraced(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task is without its trace, which is not of its content."""
+    return {name: value for name, value in task.items() if name not in ("traceparent", "tracestate")}
+
+
 def _state(state: object) -> str:
     if not isinstance(state, str) or len(state) > _MOST_STATE or redact(state) != state:
         return ""
@@ -78,6 +103,8 @@ def traces_url(endpoint: str) -> str:
     """Return where spans are sent for the base address `endpoint`; "" for "" and `none`. Raise ValueError."""
     if endpoint in ("", OFF):
         return ""
+    from farmhand.core.addresses import http_parts  # it needs urllib, and most calls do not
+
     url = http_parts(endpoint)
     if url is None or url.query or url.fragment:
         raise ValueError(f"an address such as http://127.0.0.1:4318, without a name, a password or a query, or {OFF}")

@@ -74,7 +74,7 @@ class Visit:
         if self.spool.claim(entry.id, self.host) != self.host:
             return
         try:
-            states = self.client.submit([entry.task], self.key)
+            states = self.client.submit([entry.as_sent], self.key)
         except WireError as error:
             if error.status == 0:
                 # The task was not refused, so the host may have it.
@@ -127,7 +127,7 @@ def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> 
                 Visit(client, name, spool, key).make()
                 for entry in spool.waiting() if wait else ():
                     if entry.sent == name and only in ("", entry.id):
-                        spool.finish(entry.id, run_task(client, entry.task, key, lambda _event: None), name)
+                        spool.finish(entry.id, run_task(client, entry.as_sent, key, lambda _event: None), name)
         except WireError as error:
             lines.append(str(error.at(name)))
     gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}

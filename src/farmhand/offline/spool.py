@@ -43,6 +43,7 @@ class SpooledTask(msgspec.Struct, frozen=True, kw_only=True):
 
     `wanted` is the requested host ("": any), `sent` the host that may have it ("": none). `farm` is the hosts file for
     which it was spooled, "" for the default one. `deliveries` counts how often it was sent, except for refusals.
+    `trace` is the trace of the call that spooled it, as fields of a task.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class SpooledTask(msgspec.Struct, frozen=True, kw_only=True):
     queued_at: float
     farm: str = msgspec.field(default="", name="hosts_file")
     deliveries: int
+    trace: dict[str, str] = {}
 
     @property
     def worn_out(self) -> bool:
@@ -62,6 +64,11 @@ class SpooledTask(msgspec.Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """Return the task's id."""
         return str(self.task["id"])
+
+    @property
+    def as_sent(self) -> dict[str, Any]:
+        """Return the task as it goes to a host: with its trace."""
+        return self.task | self.trace
 
 
 class SpooledResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +101,13 @@ class Spool:
         self._results = self.directory / "results"
 
     def add(
-        self, task: dict[str, Any], *, wanted: str = "", sent: str = "", queued_at: float | None = None
+        self,
+        task: dict[str, Any],
+        *,
+        wanted: str = "",
+        sent: str = "",
+        queued_at: float | None = None,
+        trace: dict[str, str] | None = None,
     ) -> SpooledTask:
         """Store `task` until a host has taken it. The same task with the same id is stored once.
 
@@ -118,6 +131,7 @@ class Spool:
                 queued_at=time.time() if queued_at is None else queued_at,
                 farm=self.farm or "",
                 deliveries=int(bool(sent)),
+                trace=trace or {},
             )
             _store(entry)
             return entry

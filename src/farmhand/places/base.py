@@ -23,11 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import Credential
 from farmhand.core.settings import Settings
+from farmhand.core.trace_context import TraceContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class Limit:
 class Order:
     """A worker's instructions for one exchange, in the order of the fields.
 
-    `tasks` are JSON, as on the wire. `credential` is sent with tasks, and to a worker without it.
+    `tasks` are JSON, as on the wire; they go there with `trace`, which is no part of them. `credential` is sent with
+    tasks, and to a worker without it.
     Results after `cursor` are requested until at most `low` tasks are unfinished, or for `wait_s`. `more`: other tasks
     come with the next order.
     """
@@ -51,12 +53,20 @@ class Order:
     cancel: list[str] = field(default_factory=list)
     limit: Limit | None = None
     tasks: list[bytes] = field(default_factory=list)
+    trace: TraceContext | None = None
     credential: Credential | None = None
     stop: bool = False
     cursor: int = 0
     low: int = 0
     more: bool = False
     wait_s: float = 0.0
+
+
+class TaskRows(NamedTuple):
+    """What a place's ledger has of a task: its end, and its requests, as lines of `/v1/finished` and `/v1/charges`."""
+
+    finished: bytes = b""
+    charges: tuple[bytes, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -67,7 +77,8 @@ class Reply:
     results as on the wire, and `rest` is whether there are more. A result with `second` is another run's: if its line
     is finished, only its cost counts. `unclaimed_pico` are pico-dollars that no result has. `unfinished` counts the
     batch's tasks on the worker (None: unknown), `waiting` has the reasons why they wait. `slots` is how many tasks run
-    there at once. `halted` is why it takes no tasks now.
+    there at once. `halted` is why it takes no tasks now. `rows` are those of results, by id, where spans are made of
+    them here.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -83,6 +94,7 @@ class Reply:
     slots: int = 0
     halted: FarmhandError | None = None
     error: FarmhandError | None = None
+    rows: dict[str, TaskRows] = field(default_factory=dict)
 
 
 class Dispatcher(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.keys import redact
 from farmhand.core.money import usd
+from farmhand.core.trace_context import with_trace
 from farmhand.places.base import Order, Reply
 from farmhand.wire import turn
 
@@ -20,7 +21,8 @@ def encode(order: Order) -> bytes:
         # The wire has US$ as a number of JSON, which is read by its decimal digits.
         most = None if order.limit.pico is None else float(usd(order.limit.pico))
         head["limits"] = {"max_usd": most, "concurrency": order.limit.concurrency}
-    return json.dumps(head).encode()[:-1] + b',"tasks":[' + b",".join(order.tasks) + b"]}"
+    tasks = [with_trace(task, order.trace) for task in order.tasks]
+    return json.dumps(head).encode()[:-1] + b',"tasks":[' + b",".join(tasks) + b"]}"
 
 
 def decode(answer: bytes, worker: str) -> Reply:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from farmhand.telemetry.spans import Tracing
 
 
-def begin(endpoint: str, service: str, place: str, *, say: Callable[[str], None], ca_file: str = "") -> Tracing:
+def begin(
+    endpoint: str, service: str, place: str, *, say: Callable[[str], None], ca_file: str = "", bulk: bool = False
+) -> Tracing:
     """Return what makes the spans of this process; see `Tracing`.
 
     OTEL_* variables are for other programs. A wrong one would even make the import of the SDK fail.
@@ -22,6 +24,6 @@ def begin(endpoint: str, service: str, place: str, *, say: Callable[[str], None]
     try:
         from farmhand.telemetry.spans import Tracing
 
-        return Tracing(endpoint, service, place, say=say, ca_file=ca_file)
+        return Tracing(endpoint, service, place, say=say, ca_file=ca_file, bulk=bulk)
     finally:
         os.environ.update(hidden)

@@ -49,7 +49,7 @@ ABOUT = {
     CACHE_CREATION: "those of the input that were written to it",
     ERROR: "the code of the error, as in `--json`; missing where there is none",
     COST: "US$; missing while it is not known",
-    PLACE: "`farm`, `gateway`, or the place of a batch",
+    PLACE: "`farm`, `gateway`, `docker`, `fargate` or `aws-batch`",
     IN_BATCH: "the batch, as a digest of its name",
     TASK_ID: "the task's id; one that you chose as a digest",
     ATTEMPT: "which attempt of the task, from 1",

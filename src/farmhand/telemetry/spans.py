@@ -26,6 +26,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from farmhand import __version__
@@ -37,8 +38,9 @@ from farmhand.telemetry import names
 #: Seconds that the end of the program waits for the last spans, and that one request may take.
 FLUSH_S = 2.0
 _REQUEST_S = 5.0
-#: Spans that wait for the collector at most; beyond that the oldest are dropped. Each takes about 2 KB.
-_QUEUE = 2048
+#: Spans that wait for the collector at most; beyond that the oldest are dropped. Each takes about 2 KB. The second is
+#: for a process in which thousands may end at once.
+_QUEUE, _BULK_QUEUE = 2048, 16384
 _PORTION = 512
 _EVERY_MS = 2000
 #: Seconds between two lines about a collector that takes nothing.
@@ -131,15 +133,36 @@ class CollectorExporter(SpanExporter):
         self._inner.shutdown()  # type: ignore[no-untyped-call]
 
 
+class _Ids(RandomIdGenerator):
+    """New ids, but for a span whose context, `ahead`, was given away before it."""
+
+    ahead: TraceContext | None = None
+
+    def generate_trace_id(self) -> int:
+        """Implement `IdGenerator`."""
+        return super().generate_trace_id() if self.ahead is None else int(self.ahead.traceparent[3:35], 16)
+
+    def generate_span_id(self) -> int:
+        """Implement `IdGenerator`."""
+        return super().generate_span_id() if self.ahead is None else int(self.ahead.traceparent[36:52], 16)
+
+
 class Tracing:
     """The spans of a process. `service` names it, `place` is where its work runs.
 
     The sending thread begins with the first span that ends: before that a process may fork. `ca_file` is a PEM bundle,
-    "" for the system's. `say` gets a line for the log.
+    "" for the system's. `say` gets a line for the log. With `bulk` thousands of spans may end at once.
     """
 
     def __init__(
-        self, endpoint: str, service: str, place: str, *, say: Callable[[str], None], ca_file: str = ""
+        self,
+        endpoint: str,
+        service: str,
+        place: str,
+        *,
+        say: Callable[[str], None],
+        ca_file: str = "",
+        bulk: bool = False,
     ) -> None:
         for library in ("opentelemetry", "urllib3"):
             # A line for each failed request, with what a peer said in it.
@@ -147,22 +170,37 @@ class Tracing:
         about = {"service.name": service, "service.version": __version__, "host.name": socket.gethostname()}
         system = ssl.get_default_verify_paths()
         self._exporter = CollectorExporter(traces_url(endpoint), ca_file or system.cafile or system.capath or "", say)
+        self._ids = _Ids()
         self._provider = TracerProvider(
-            sampler=ParentBased(ALWAYS_ON), resource=Resource(about), shutdown_on_exit=False, span_limits=_LIMITS
+            sampler=ParentBased(ALWAYS_ON),
+            resource=Resource(about),
+            shutdown_on_exit=False,
+            id_generator=self._ids,
+            span_limits=_LIMITS,
         )
         self._tracer = self._provider.get_tracer("farmhand", __version__)
         self._sending = False
-        self._place = place
+        self._queue = _BULK_QUEUE if bulk else _QUEUE
+        self.place = place
 
     def start(
-        self, name: str, parent: TraceContext | None, attributes: Attributes, kind: trace.SpanKind, at: float = 0.0
+        self,
+        name: str,
+        parent: TraceContext | None,
+        attributes: Attributes,
+        kind: trace.SpanKind,
+        at: float = 0.0,
+        own: TraceContext | None = None,
     ) -> trace.Span:
-        """Return a new span, begun at `at` (Unix seconds) or now."""
-        began = int(at * 1e9) if at else None
-        return self._tracer.start_span(name, _as_parent(parent), kind, attributes, start_time=began)
+        """Return a new span, begun at `at` (Unix seconds) or now. `own` is its context if that is known already."""
+        self._ids.ahead = own
+        try:
+            return self._tracer.start_span(name, _as_parent(parent), kind, attributes, start_time=_ns(at))
+        finally:
+            self._ids.ahead = None
 
-    def end(self, span: trace.Span, attributes: Mapping[str, Any], error: str) -> None:
-        """End a span, and hand it to the sender. `error` is a code, "" for none."""
+    def end(self, span: trace.Span, attributes: Mapping[str, Any], error: str, at: float = 0.0) -> None:
+        """End a span at `at` or now, and hand it to the sender. `error` is a code, "" for none."""
         span.set_attributes({name: value for name, value in attributes.items() if value is not None})
         if error:
             span.set_attribute(names.ERROR, code(error))
@@ -171,14 +209,19 @@ class Tracing:
             self._sending = True
             self._provider.add_span_processor(
                 BatchSpanProcessor(
-                    self._exporter, _QUEUE, _EVERY_MS, _PORTION, _REQUEST_S * 1000, meter_provider=NoOpMeterProvider()
+                    self._exporter,
+                    self._queue,
+                    _EVERY_MS,
+                    _PORTION,
+                    _REQUEST_S * 1000,
+                    meter_provider=NoOpMeterProvider(),
                 )
             )
-        span.end()
+        span.end(_ns(at))
 
     def task(self, task: Task, attempt: int, at: float = 0.0) -> OwnSpan:
         """Return the span of a task, from the start of its attempt `attempt`."""
-        about = {names.PLACE: self._place, names.TASK_ID: named(task.id), names.ENGINE: task.resolved_engine}
+        about = {names.PLACE: self.place, names.TASK_ID: named(task.id), names.ENGINE: task.resolved_engine}
         about |= {names.IN_BATCH: named(task.batch)} if task.batch else {}
         parent = context_of(task.traceparent, task.tracestate)
         return OwnSpan(
@@ -187,11 +230,11 @@ class Tracing:
 
     def batch(self, batch: str, parent: TraceContext | None) -> OwnSpan:
         """Return the span of one run of `farmhand batch`."""
-        return OwnSpan(self, names.BATCH, parent, {names.PLACE: self._place, names.IN_BATCH: named(batch)})
+        return OwnSpan(self, names.BATCH, parent, {names.PLACE: self.place, names.IN_BATCH: named(batch)})
 
     def within(self, parent: TraceContext | None) -> SpanParent:
         """Return what makes spans of requests below a caller's."""
-        return SpanParent(self, parent, {names.PLACE: self._place})
+        return SpanParent(self, parent, {names.PLACE: self.place})
 
     def close(self, patience_s: float = FLUSH_S) -> None:
         """Send what waits, for at most `patience_s`; the rest is lost."""
@@ -227,9 +270,7 @@ class OwnSpan(SpanParent):
         self, tracing: Tracing, name: str, parent: TraceContext | None, about: Attributes, at: float = 0.0
     ) -> None:
         self._span = tracing.start(name, parent, about, trace.SpanKind.INTERNAL, at)
-        own = self._span.get_span_context()
-        flags, state = own.trace_flags, own.trace_state.to_header()
-        super().__init__(tracing, context_of(f"00-{own.trace_id:032x}-{own.span_id:016x}-{flags:02x}", state), about)
+        super().__init__(tracing, own_context(self._span), about)
         self._usage = Usage()
         self._pico: int | None = 0
 
@@ -246,7 +287,7 @@ class OwnSpan(SpanParent):
         """End it. `error` is a code; `attributes` are further ones, by the names of the constants in lower case."""
         more = {getattr(names, name.upper()): value for name, value in attributes.items()}
         own = {name: self.shared[name] for name in (names.ATTEMPT,) if name in self.shared}
-        self.tracing.end(self._span, own | _used(self._usage, self._pico, finish) | more, error)
+        self.tracing.end(self._span, own | used(self._usage, self._pico, finish) | more, error)
 
 
 class ModelRequest:
@@ -261,7 +302,7 @@ class ModelRequest:
 
     def charged(self, usage: Usage, cost_pico: int | None, stop_reason: str) -> None:
         """Note the answer."""
-        self._used = _used(usage, cost_pico, stop_reason)
+        self._used = used(usage, cost_pico, stop_reason)
         self._parent.spent(usage, cost_pico)
 
     def end(self, error: str = "", retries: int = 0) -> None:
@@ -279,7 +320,19 @@ def _as_parent(parent: TraceContext | None) -> Context:
     return trace.set_span_in_context(trace.NonRecordingSpan(remote), Context())
 
 
-def _used(usage: Usage, cost_pico: int | None, finish: str) -> Attributes:
+def own_context(span: trace.Span) -> TraceContext | None:
+    """Return what is given to a span's children."""
+    own = span.get_span_context()
+    parent = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+    return context_of(parent, own.trace_state.to_header())
+
+
+def _ns(at: float) -> int | None:
+    return int(at * 1e9) if at else None
+
+
+def used(usage: Usage, cost_pico: int | None, finish: str) -> Attributes:
+    """Return the attributes of what was used; None is not known, and left out."""
     return {
         names.INPUT: usage.prompt_tokens,
         names.OUTPUT: usage.output_tokens,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from farmhand.telemetry import names
 from tests.integration.dispatch.batches import Farm
-from tests.integration.dispatch.conftest import Workstation
+from tests.integration.dispatch.conftest import Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
+from tests.integration.dispatch.test_fallback import down, queue
+from tests.integration.dispatch.test_farmhand_task import ansible
+from tests.support.agent import Agent
 from tests.support.collector import Collector
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
@@ -67,22 +71,31 @@ async def test_a_single_task_takes_the_caller_s_trace_along_only_if_spans_are_wa
         assert (TRACE in shown.out.decode()) == sent, shown.out
 
 
-@pytest.mark.parametrize(
-    ("argv", "status", "words"),
-    [
-        (("claude-cheap", "--place", "docker", "hello"), 2, "tasks at the place docker make no spans"),
-        (("farmhand", "batch", "--place", "aws-batch", "IN", "--out", "OUT"), 2, "tasks at the place aws-batch make"),
-        (("farmhand", "code", ".", "fix", "--place", "docker"), 2, "FARMHAND_OTEL_ENDPOINT=none"),
-    ],
-)
-async def test_a_place_without_spans_is_refused(
-    workstation: Workstation, tmp_path: Path, argv: tuple[str, ...], status: int, words: str
+async def test_the_trace_is_kept_with_a_queued_task_and_goes_with_one_of_a_playbook(
+    farm: Sshd, workstation: Workstation, local_farm: Path, agent: Agent
 ) -> None:
-    (tmp_path / "in.jsonl").write_text('"hello"\n')
-    workstation.environment["FARMHAND_OTEL_ENDPOINT"] = "http://127.0.0.1:4318"
-    names_ = {"IN": str(tmp_path / "in.jsonl"), "OUT": str(tmp_path / "out.jsonl")}
-    done = await workstation.run(*(names_.get(word, word) for word in argv), stdin=b"")
-    assert (done.status, words in done.err, done.err.count("\n")) == (status, True, 1), done.err
+    workstation.environment |= CALLER | {"FARMHAND_OTEL_ENDPOINT": "http://127.0.0.1:9"}
+    workstation.write_hosts(farm1=down(farm))
+    await queue(workstation, "--id", "waited", "hello")
+    del workstation.environment["TRACEPARENT"]
+    workstation.write_hosts(farm1=entry(farm))
+    done = await workstation.run("farmhand", "flush", "--wait")
+    assert done.status == 0, done.err
+    workstation.environment |= CALLER
+    done = await ansible(workstation, local_farm, agent, "prompt=hello id=played")
+    assert done.status == 0, done.err
+    for name in ("waited", "played"):
+        shown = await workstation.run("farmhand", "show", name, "--json")
+        assert json.loads(shown.out)["task"]["spec"]["traceparent"] == CALLER["TRACEPARENT"], shown.out
+    # It is another call that runs it again.
+    del workstation.environment["TRACEPARENT"]
+    again = await workstation.run("farmhand", "again", "played", "--id", "again")
+    assert again.status == 0, again.err
+    shown = await workstation.run("farmhand", "show", "again", "--json")
+    assert TRACE not in shown.out.decode()
+
+
+async def test_an_address_that_is_none_is_refused(workstation: Workstation) -> None:
     workstation.environment["FARMHAND_OTEL_ENDPOINT"] = "localhost:4318"
     done = await workstation.run("farmhand", "status")
     assert (done.status, "FARMHAND_OTEL_ENDPOINT is not an address such as http" in done.err) == (3, True), done.err

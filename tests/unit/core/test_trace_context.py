@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.core.trace_context import TraceContext, context_of, from_environment, traces_url
+from farmhand.core.trace_context import (
+    TraceContext,
+    below,
+    context_of,
+    from_environment,
+    of_caller,
+    traces_url,
+    untraced,
+    with_trace,
+)
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -117,3 +128,29 @@ def test_the_collector_s_address(endpoint: str, url: str) -> None:
 def test_what_is_no_address(bad: str) -> None:
     with pytest.raises(ValueError, match="an address such as"):
         traces_url(bad)
+
+
+def test_a_span_to_come_is_in_its_parent_s_trace_or_begins_one() -> None:
+    own = below(TraceContext(PARENT, "a=1"))
+    assert (own.traceparent[:36], own.traceparent[52:], own.tracestate) == (PARENT[:36], "-01", "a=1")
+    assert own.traceparent != PARENT
+    first, second = below(None), below(None)
+    assert context_of(first.traceparent) == first
+    assert (first.sampled, first.traceparent[3:35] != second.traceparent[3:35]) == (True, True)
+    assert not below(TraceContext(f"00-{TRACE}-{SPAN}-00")).sampled
+
+
+def test_a_task_takes_a_trace_and_is_the_same_task_without_it() -> None:
+    task, trace = {"id": "one", "prompt": "x"}, TraceContext(PARENT, "a=1")
+    sent = json.loads(with_trace(json.dumps(task).encode(), trace))
+    assert sent == task | {"traceparent": PARENT, "tracestate": "a=1"}
+    assert (untraced(sent), with_trace(b"{}", None)) == (task, b"{}")
+
+
+def test_the_caller_s_trace_goes_along_only_where_there_are_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", PARENT)
+    monkeypatch.setenv("TRACESTATE", "")
+    assert of_caller("http://127.0.0.1:4318") == {"traceparent": PARENT}
+    assert (of_caller(""), of_caller("none")) == ({}, {})
+    monkeypatch.setenv("TRACEPARENT", "garbage")
+    assert of_caller("http://127.0.0.1:4318") == {}

@@ -36,7 +36,7 @@ _QUERY = {
     "/v1/tasks": _PAGE | {"batch", "state"},
     "/v1/results": _PAGE | {"batch", "wait_s"},
     "/v1/history": _PAGE | {"id", "newest"},
-    "/v1/charges": _PAGE,
+    "/v1/charges": _PAGE | {"task"},
     "/v1/finished": _PAGE,
     "/v1/usage": frozenset({"since"}),
     "/v1/key": frozenset({"supersedes", "renews", "pot"}),
@@ -227,7 +227,8 @@ class AgentServer:
 
     async def _charges(self, request: web.Request) -> web.Response:
         after, limit = _page(request, 10_000)
-        return answer_lines(await self._ledger.apart(lambda reads: reads.charges(after, limit)))
+        task = request.query.get("task", "")
+        return answer_lines(await self._ledger.apart(lambda reads: reads.charges(after, limit, task)))
 
     async def _finished(self, request: web.Request) -> web.Response:
         after, limit = _page(request, 10_000)

@@ -38,7 +38,7 @@ _CHARGES = (
     " work_class, charge.model, engine, labels,"
     " charge.created_at, request_id, charge.price_version, terms, economy, charge.cost_pico,"
     f" {', '.join(f'charge.{u}' for u in USAGE)}"
-    " FROM charge JOIN task ON seq = task_seq WHERE no > ? ORDER BY no LIMIT ?"
+    " FROM charge JOIN task ON seq = task_seq WHERE no > ?"
 )
 #: `uncertain_pico`: the worst-case cost of a task's uncertain requests, NULL if it is unknown.
 _FINISHED = (
@@ -321,9 +321,10 @@ class Queries:
 
     # --- records and sums -----------------------------------------------------------------------------------------
 
-    def charges(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Return up to `limit` charges after `no` `after`, in that order, as the API shows them."""
-        found = [record(row) for row in self.rows(_CHARGES, after, limit)]
+    def charges(self, after: int, limit: int, task: str = "") -> list[dict[str, Any]]:
+        """Return up to `limit` charges after `no` `after`, only of `task` if given, in that order, as the API shows."""
+        query = f"{_CHARGES}{' AND task.id = ?' if task else ''} ORDER BY no LIMIT ?"
+        found = [record(row) for row in self.rows(query, after, *([task] if task else []), limit)]
         return [each | {"economy": bool(each["economy"])} for each in found]
 
     def finished(self, after: int, limit: int) -> list[dict[str, Any]]:

@@ -8,13 +8,19 @@ yet, so the tasks that such a command does not find in the bucket are those that
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from farmhand.aws.client import Aws
 from farmhand.aws.environment import requirements
+from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.running_batch import NAME, Pace, RunningBatch
+from farmhand.aws.places.shards import StoredTask
+from farmhand.aws.places.task_rows import TaskRowReader
+from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError, FarmUnreachable
-from farmhand.places.base import Dispatcher, Order, PlaceSettings, Reply
+from farmhand.core.trace_context import traces_url
+from farmhand.places.base import Dispatcher, Order, PlaceSettings, Reply, TaskRows
 
 
 class AwsBatchPlace:
@@ -30,6 +36,7 @@ class AwsBatchPlace:
         self._prices = requirements.price_tables(self._aws, settings.conf, outputs)
         self.worker = f"{NAME}:{self._aws.names.environment}"
         self._batch: RunningBatch | None = None
+        self._reader: TaskRowReader | None = None
 
     @property
     def submitted(self) -> bool:
@@ -49,10 +56,28 @@ class AwsBatchPlace:
                 made = RunningBatch(self._aws, self._settings, self._pace, self._prices, order.batch)
                 made.attach()
                 self._batch = made
-            return self._batch.exchange(order)
+            reply = self._batch.exchange(order)
         except FarmUnreachable as error:
             message = f"{self.worker}: {error.message}"
             return Reply(error=type(error)(message, hint=error.hint, code=error.code), next=order.cursor)
+        if reply.results and traces_url(self._settings.conf.otel_endpoint):
+            # They are for the spans of tasks, for which no result is given up.
+            with suppress(FarmhandError):
+                reply.rows = self._rows_of(reply.results, order.batch, self._batch.known)
+        return reply
+
+    def _rows_of(self, results: list[dict[str, Any]], batch: str, known: dict[str, StoredTask]) -> dict[str, TaskRows]:
+        if self._reader is None:
+            keys = BatchKeys.of(self._aws.names.environment, batch)
+            self._reader = TaskRowReader(BatchBucket(self._aws), keys)
+        of_shard: dict[tuple[int, int], list[str]] = {}
+        for task_id in (str(result["id"]) for result in results):
+            if task_id in known:
+                of_shard.setdefault((known[task_id].generation, known[task_id].shard), []).append(task_id)
+        rows: dict[str, TaskRows] = {}
+        for shard, ids in of_shard.items():
+            rows |= self._reader.of(ids, *shard)
+        return rows
 
     def kill(self) -> None:
         """Wait for nothing any more; see Place. The jobs go on."""

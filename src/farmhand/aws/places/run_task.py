@@ -24,6 +24,7 @@ from farmhand.aws.errors import code_of, explained
 from farmhand.aws.names import TAG_ENVIRONMENT, TAG_TASK
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.plan_lock import PlanLock
+from farmhand.aws.places.task_rows import TaskRowReader
 from farmhand.aws.places.task_tries import EndedTry, TaskTry, out_of_memory, placed, run_of
 from farmhand.core import shard, task_access
 from farmhand.core.bucket_keys import BatchKeys
@@ -33,7 +34,9 @@ from farmhand.core.settings import Settings
 from farmhand.core.shard import AgentOptions, PlaceInfo, SingleOrder, SingleResult
 from farmhand.core.task import DEFAULT_TIMEOUT_S, TASK_OUTPUTS
 from farmhand.core.task_access import CloneOrder
+from farmhand.core.trace_context import untraced
 from farmhand.core.typed import ready
+from farmhand.places.base import TaskRows
 
 NAME = "fargate"
 #: How often a task is started that does not come to run, and the seconds before each.
@@ -107,8 +110,8 @@ class FargateTask:
         )
         self._try: TaskTry | None = None
         self._stopped_by_us = False
-        #: Whether something of it may be on AWS.
-        self.begun = False
+        #: Whether something of it may be on AWS, and whether its result was there before this command.
+        self.begun = self.had_ended = False
 
     def run(self) -> dict[str, Any]:
         """Run the task to its end and return its result, with `place`.
@@ -123,6 +126,7 @@ class FargateTask:
         self.begun = True
         self._put_order()
         if (found := self._result()) is not None:
+            self.had_ended = True
             return found
         self._try = self._read_try()
         if self._try is not None and self._try.arn:
@@ -156,6 +160,10 @@ class FargateTask:
             else:
                 (into / name).write_bytes(b"")
 
+    def rows(self) -> TaskRows:
+        """Return the rows that its container's ledger has of it. Raise FarmhandError."""
+        return TaskRowReader(self._bucket, self._keys).of([self._id], 0, 0).get(self._id, TaskRows())
+
     def stop(self) -> None:
         """End the task wherever it is. Raise FarmhandError."""
         self._stopped_by_us = True
@@ -182,7 +190,7 @@ class FargateTask:
         known = self._bucket.get(self._keys.single)
         if known is not None:
             order = msgspec.json.decode(known, type=ready(SingleOrder))
-            if order.task != self.task:
+            if untraced(order.task) != untraced(self.task):
                 raise UsageError(f"the id {self._id!r} is another task's", code="id_conflict")
             self._info = order.place
             return

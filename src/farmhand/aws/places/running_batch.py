@@ -22,6 +22,7 @@ from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmUnreachable
 from farmhand.core.readable import counted, money
 from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
+from farmhand.core.trace_context import TraceContext, with_trace
 from farmhand.core.typed import ready
 from farmhand.places.base import Limit, Order, PlaceSettings, Reply
 
@@ -57,8 +58,8 @@ class RunningBatch:
         self._generations = Generations(self._bucket, self._keys, BatchJobs(aws, batch), prices.cloud)
         self._collection = Collection(self._bucket, self._keys)
         self._draft: ShardDraft | None = None
-        self._known: dict[str, StoredTask] = {}
-        #: The ids that the batch waits for, those whose result was seen, and those whose result was given out.
+        #: The tasks in the bucket. The ids of those waited for, whose result was seen, whose result was given out.
+        self.known: dict[str, StoredTask] = {}
         self._open: set[str] = set()
         self._arrived: set[str] = set()
         self._given: dict[str, int] = {}
@@ -93,7 +94,7 @@ class RunningBatch:
         used.mark(self._aws, self._settings.conf)
         self._generations.load()
         for one in self._generations.all:
-            self._known |= read_index(self._bucket, self._keys, one.number)
+            self.known |= read_index(self._bucket, self._keys, one.number)
         self._collection.begin_load()
         self._table.run(self._generations.all[-1].number if self._generations.all else 0)
 
@@ -105,7 +106,7 @@ class RunningBatch:
         for task_id in order.cancel:
             self._cancel(task_id, reply)
         for line in order.tasks:
-            self._accept(line, reply)
+            self._accept(line, order.trace, reply)
         more = order.more
         self._all_given = self._all_given or not more
         if order.stop:
@@ -141,7 +142,7 @@ class RunningBatch:
         self._table.limit(limit.pico)
         self._concurrency = limit.concurrency
 
-    def _accept(self, line: bytes, reply: Reply) -> None:
+    def _accept(self, line: bytes, trace: TraceContext | None, reply: Reply) -> None:
         head = msgspec.json.decode(line, type=ready(TaskHead))
         if head.economy or head.repo is not None:
             what, hint = ("economy", "leave --place out") if head.economy else ("repo", "farmhand code --place fargate")
@@ -153,9 +154,9 @@ class RunningBatch:
         if draft is not None and head.id in draft:
             known: bytes | None = draft.digest(head.id)
         else:
-            known = self._known[head.id].digest if head.id in self._known else None
+            known = self.known[head.id].digest if head.id in self.known else None
         if known is None:
-            self._drafting().add(head, line, digest)
+            self._drafting().add(head, with_trace(line, trace), digest)
         elif known != digest:
             reply.refused.append({"id": head.id, "code": "id_conflict", "message": "it is another task", "hint": ""})
             return
@@ -245,7 +246,7 @@ class RunningBatch:
             )
             made = Generation(self._draft.generation, manifest)
             self._generations.all.append(made)
-            self._known |= self._draft.known
+            self.known |= self._draft.known
             self._ours.add(made.number)
             self._draft = None
             self._say_once(size)
@@ -304,13 +305,13 @@ class RunningBatch:
         ended = {one.number: one.account for one in self._generations.all if one.account is not None}
         missing: dict[tuple[int, int], set[str]] = {}
         for task_id in self._open - self._arrived:
-            known = self._known.get(task_id)
+            known = self.known.get(task_id)
             if known is not None and known.generation in ended and not (self._draft and task_id in self._draft):
                 missing.setdefault((known.generation, known.shard), set()).add(task_id)
         for (generation, number), ids in sorted(missing.items()):
             for head, line in lines_of(self._bucket, self._keys, generation, number):
                 if head.id in ids:
-                    self._drafting().add(head, line, self._known[head.id].digest)
+                    self._drafting().add(head, line, self.known[head.id].digest)
         if missing:
             number, why = sum(map(len, missing.values())), ended[max(missing)[0]].why_left
             tasks = counted(number, "task has", "tasks have")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farmhand.aws.client import Aws
 from farmhand.aws.environment import credential_source, task_credential
 from farmhand.aws.places.run_task import NAME, FargateTask
 from farmhand.cli import last, render, task_options
+from farmhand.cli.carry import task_span
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireError
@@ -17,6 +18,9 @@ from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
 from farmhand.core.task_access import CloneOrder
+
+if TYPE_CHECKING:
+    from farmhand.cli.telemetry import TaskSpan
 
 
 def check(task: dict[str, Any], conf: Settings) -> None:
@@ -54,8 +58,19 @@ def prepared(
     return FargateTask(conf=conf, task=task, size=size, say=note, aws=Aws(conf), **about)
 
 
+def run(task: FargateTask, span: TaskSpan | None) -> dict[str, Any]:
+    """Run the task and return its result; see FargateTask. `span` gets it, and is what the task is sent with."""
+    if span is None:
+        return task.run()
+    task.task = task.task | span.fields
+    result = task.run()
+    if not task.had_ended:
+        span.ended(result, task.rows)
+    return result
+
+
 @contextmanager
-def ended_when_stopped(task: FargateTask, stoppable: Stoppable) -> Iterator[None]:
+def ended_when_stopped(task: FargateTask, stoppable: Stoppable, span: TaskSpan | None) -> Iterator[None]:
     """End the task if a signal stops the body, and say so. Raises Stopped."""
     try:
         yield
@@ -65,6 +80,9 @@ def ended_when_stopped(task: FargateTask, stoppable: Stoppable) -> Iterator[None
             raise
         stoppable.hold()
         note("stopping the task on Fargate")
+        if span is not None:
+            # Nobody waits for what it has cost so far.
+            span.ended({"id": task.task["id"], "state": "cancelled", "attempts": 1})
         try:
             task.stop()
         except FarmhandError as error:
@@ -88,15 +106,16 @@ def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, extract: str =
     try:
         size = "cli" if task.get("tools") or task.get("engine") == "cli" else "api"
         one = prepared(conf, task, size, subscription=subscription)
-        with Stoppable() as stoppable, ended_when_stopped(one, stoppable):
-            result = one.run()
+        with task_span(conf) as span:
+            with Stoppable() as stoppable, ended_when_stopped(one, stoppable, span):
+                result = run(one, span)
+            if result.get("state") == "succeeded":
+                last.keep(result)
+            status = printer.report(result, as_json=as_json)
     except Stopped as stopped:
         if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
-    if result.get("state") == "succeeded":
-        last.keep(result)
-    status = printer.report(result, as_json=as_json)
     tell_plan(result)
     return status
 
