@@ -44,15 +44,16 @@ class AwsBatchPlace:
 
     def exchange(self, order: Order) -> Reply:
         """Carry out an order. Raise FarmhandError if none can be any more."""
+        reply = Reply(next=order.cursor)
         try:
             if self._batch is None:
                 made = RunningBatch(self._aws, self._settings, self._pace, self._prices, order.batch)
                 made.attach()
                 self._batch = made
-            return self._batch.exchange(order)
+            self._batch.exchange(order, reply)
         except FarmUnreachable as error:
-            message = f"{self.worker}: {error.message}"
-            return Reply(error=type(error)(message, hint=error.hint, code=error.code), next=order.cursor)
+            reply.error = type(error)(f"{self.worker}: {error.message}", hint=error.hint, code=error.code)
+        return reply
 
     def kill(self) -> None:
         """Wait for nothing any more; see Place. The jobs go on."""
