@@ -149,6 +149,8 @@ def measure(directory: Path, lines: int) -> None:
             say("all of it is with AWS")
 
     coordinator.run(tick)
+    if coordinator.error is not None:
+        raise coordinator.error
     say(f"{book.totals.succeeded} of {lines} results are in the output")
     output.close()
     journal.close()
