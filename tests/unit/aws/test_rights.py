@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
-import ansible_collections.amazon.aws as amazon
 import pytest
 from botocore import xform_name
 from cfnlint.decode import cfn_yaml
@@ -52,7 +52,9 @@ NOT_ASKED = {
 
 def sources() -> str:
     """The code that calls AWS: ours, and that of the modules of Ansible which the role uses."""
-    modules = Path(next(iter(amazon.__path__))) / "plugins" / "modules"
+    spec = find_spec("ansible_collections.amazon.aws")
+    assert spec is not None
+    modules = Path(next(iter(spec.submodule_search_locations or ()))) / "plugins" / "modules"
     ansible = [modules / f"{name}.py" for name in ("cloudformation", "cloudformation_info", "aws_caller_info")]
     return "\n".join(path.read_text("utf-8") for path in [*(ROOT / "src" / "farmhand").rglob("*.py"), *ansible])
 
