@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.integration.aws.iam_cases import BATCH, BUCKET, ECR, ECS, REGION, ROLE, SECRET, STACK, TABLE, Row
 from tests.support.fakeaws.client import ACCOUNT
 
 OURS, OTHERS = f"{STACK}farmhand-prod/1", f"{STACK}billing/1"
-BY = {"aws:CalledVia": ["cloudformation.amazonaws.com"]}
-BY_ANOTHER = {"aws:CalledVia": ["athena.amazonaws.com"]}
+BY: dict[str, Any] = {"aws:CalledVia": ["cloudformation.amazonaws.com"]}
+BY_ANOTHER: dict[str, Any] = {"aws:CalledVia": ["athena.amazonaws.com"]}
 POLICY = f"arn:aws:iam::{ACCOUNT}:policy/"
 IMAGE = f"{ECR}farmhand-prod/farmhand-worker"
-KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
 VPC = f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/*"
-TAGGED = {"aws:ResourceTag/farmhand:environment": "dev"}
+TAGGED: dict[str, Any] = {"aws:ResourceTag/farmhand:environment": "dev"}
 
 
-def builder(action: str, resource: str = "*", **context: object) -> Row:
+def builder(action: str, resource: str = "*", **context: Any) -> Row:
     return "builder", action, resource, dict(context)
 
 
@@ -43,7 +45,7 @@ BUILDER_CASES: list[tuple[Row, list[Row]]] = [
         builder("s3:DeleteObjectVersion", f"{BUCKET}/a"),
         [builder("s3:DeleteObjectVersion", "arn:aws:s3:::other/a"), builder("s3:GetObject", f"{BUCKET}/a")],
     ),
-    (builder("kms:ScheduleKeyDeletion", KEY, **TAGGED), [builder("kms:ScheduleKeyDeletion", KEY)]),
+    (builder("kms:ScheduleKeyDeletion", "KEY", **TAGGED), [builder("kms:ScheduleKeyDeletion", "KEY")]),
     (
         builder("iam:CreateRole", f"{ROLE}farmhand-prod-task", **BY),
         [
@@ -53,5 +55,8 @@ BUILDER_CASES: list[tuple[Row, list[Row]]] = [
             builder("secretsmanager:GetSecretValue", f"{SECRET}dev/key-AbCdEf"),
         ],
     ),
-    (builder("ec2:CreateVpc", VPC, **BY), [builder("ec2:CreateVpc", VPC), builder("lambda:CreateFunction", **BY)]),
+    (
+        builder("ec2:CreateVpc", VPC, **BY),
+        [builder("ec2:CreateVpc", VPC), builder("lambda:CreateFunction", f"{FUNCTION}other", **BY)],
+    ),
 ]
