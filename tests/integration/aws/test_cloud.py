@@ -348,15 +348,6 @@ def test_the_agent_container_alone_gets_the_image_with_the_credential(aws: FakeA
     assert "BakedRepositoryUri" not in outputs(aws)
 
 
-def test_a_missing_right_is_one_line(aws: FakeAws, me: Operator) -> None:
-    denied = "User: x is not authorized to perform: cloudformation:DescribeStacks on resource: *"
-    what = {"service": "cloudformation", "action": "DescribeStacks"}
-    aws.faults(what | {"times": 9, "status": 403, "code": "AccessDenied"})
-    done = me.cloud("up", "--yes")
-    assert (done.returncode, stacks_after(aws)) == (3, {}), (done.stderr, denied)
-    assert "not allowed" in done.stderr
-
-
 def test_what_may_not_be_looked_at_is_not_nothing(aws: FakeAws, me: Operator) -> None:
     """A login that may not list jobs does not know that none runs."""
     deploy(aws)
