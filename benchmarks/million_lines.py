@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest.mock import patch
 
 from farmhand.aws.client import Aws
@@ -54,10 +54,16 @@ class DirectoryBucket(BatchBucket):
         path = self.top / key
         return path.read_bytes() if path.exists() else None
 
-    def put(self, key: str, body: bytes) -> None:
+    def lines(self, key: str) -> Iterator[bytes]:
+        """See BatchBucket."""
+        with (self.top / key).open("rb") as file:
+            yield from (line.rstrip(b"\n") for line in file)
+
+    def put(self, key: str, body: bytes | IO[bytes]) -> None:
         """See BatchBucket."""
         (self.top / key).parent.mkdir(parents=True, exist_ok=True)
-        (self.top / key).write_bytes(body)
+        with (self.top / key).open("wb") as file:
+            file.writelines([body] if isinstance(body, bytes) else body)
 
     def put_new(self, key: str, body: bytes) -> bool:
         """See BatchBucket."""
@@ -143,6 +149,8 @@ def measure(directory: Path, lines: int) -> None:
             say("all of it is with AWS")
 
     coordinator.run(tick)
+    if coordinator.error is not None:
+        raise coordinator.error
     say(f"{book.totals.succeeded} of {lines} results are in the output")
     output.close()
     journal.close()

@@ -279,6 +279,8 @@ class FakeAws(Aws):
         super().__init__(conf)
         self.batch = batch
         self.broken: Exception | None = None
+        #: What was called: service and operation.
+        self.calls: set[tuple[str, str]] = set()
         self.flaky = 0.0
         self.chance = random.Random(5)  # noqa: S311 - moments, no secrets
 
@@ -286,8 +288,34 @@ class FakeAws(Aws):
         """See Aws."""
         if self.broken is not None:
             raise self.broken
-        found = self.batch if service == "batch" else super().client(service, once=once)
+        if service == "batch":
+            found: Any = Noted(self.batch, self.calls)
+        else:
+            found = super().client(service, once=once)
+            found.meta.events.register("before-call", self._note, unique_id="calls")
         return Flaky(found, self.chance, self.flaky) if self.flaky else found
+
+    def _note(self, model: Any, **_about: Any) -> None:
+        self.calls.add((model.service_model.signing_name, model.name))
+
+
+class Noted:
+    """A client of Batch of which `calls` has what was called."""
+
+    def __init__(self, client: Any, calls: set[tuple[str, str]]) -> None:
+        self._client, self._calls = client, calls
+
+    def __getattr__(self, name: str) -> Any:
+        self._note(name)
+        return getattr(self._client, name)
+
+    def get_paginator(self, name: str) -> Any:
+        """See boto3."""
+        self._note(name)
+        return self._client.get_paginator(name)
+
+    def _note(self, name: str) -> None:
+        self._calls.add(("batch", "".join(word.title() for word in name.split("_"))))
 
 
 @contextmanager

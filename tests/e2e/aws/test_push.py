@@ -20,6 +20,7 @@ from farmhand.aws.environment import image
 from farmhand.cli import app
 from farmhand.core.settings import Settings
 from farmhand.places import image as places_image
+from tests.support import aws_rights
 from tests.support.cloud import ROOT, deploy
 from tests.support.fakeaws import FakeAws
 from tests.support.registry import PASSWORD, Registry
@@ -99,6 +100,9 @@ def test_the_command_says_what_it_pushed(aws: FakeAws, small: str, monkeypatch: 
     for said in ("was pushed", "is there already"):
         done = CliRunner().invoke(app.farmhand, ["cloud", "push"], standalone_mode=False)
         assert (done.exception, said in done.output) == (None, True), done.output
+    called = aws_rights.actions(aws.calls)
+    assert called == {"ecr:DescribeRepositories", "ecr:GetAuthorizationToken"}
+    assert aws_rights.refused(called, aws_rights.builder()) == []
 
 
 def test_a_push_that_another_has_finished_first_is_none_of_ours(

@@ -19,7 +19,7 @@ from farmhand.aws.places.running_batch import Pace
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core.errors import FarmhandError
 from farmhand.places.base import PlaceSettings
-from tests.support import aws_place
+from tests.support import aws_place, aws_rights
 from tests.support.aws_place import CONF, Child, FakeAws, FakeBatch
 from tests.unit.batch.fake import Batch
 
@@ -72,6 +72,9 @@ class Site:
             return batch.coordinator.error
         finally:
             batch.close()
+            called = {right for call in aws.calls for right in aws_rights.rights(*call)}
+            assert called
+            assert aws_rights.refused(called, aws_rights.user()) == []
 
     def objects(self, part: str = "") -> dict[str, bytes]:
         """What is in the bucket, by key."""

@@ -13,6 +13,7 @@ from farmhand.aws.places.batch_jobs import plan
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core import shard
+from farmhand.core.errors import FarmUnreachable
 from tests.integration.aws.batches import Site, moto, prompts, site, wait
 from tests.support import aws_place
 from tests.support.aws_place import COST
@@ -239,3 +240,28 @@ def test_a_new_command_reads_each_part_once_and_sends_nothing_again_before(
     site.once(100)
     assert len(site.batch.jobs) == 1
     assert {number for key, number in reads.items() if "/out/" in key} == {1}
+
+
+def test_what_was_given_out_before_a_read_failed_counts_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply that was cut off has what it had: else its results would come a second time, as another run's."""
+    get, failing = BatchBucket.get, 6
+
+    def get_or_fail(self: BatchBucket, key: str) -> bytes | None:
+        nonlocal failing
+        # A part is read as it is seen, and again as it is given out if too many are held.
+        if failing and "/out/" in key and key in seen:
+            failing -= 1
+            if failing % 2 == 0:
+                raise FarmUnreachable("no answer")
+        seen.add(key)
+        return get(self, key)
+
+    seen: set[str] = set()
+    monkeypatch.setattr(shards, "MOST_PARTS", 4)
+    monkeypatch.setattr(shards.Collection, "forget", lambda self, _number: self._results.clear())
+    monkeypatch.setattr(BatchBucket, "get", get_or_fail)
+    assert site.command(prompts(1100), shard=100) is None
+    assert failing == 0
+    site.once(1100)
+    assert (site.totals["twice"], site.totals["twice_usd"]) == (0, 0)
+    assert site.totals["cost_usd"] == pytest.approx(1100 * COST, abs=1e-12)

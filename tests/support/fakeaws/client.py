@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.fakeaws.options import ACCESS_KEY, ACCOUNT, SECRET_KEY
+from tests.support.fakeaws.options import ACCESS_KEY, ACCOUNT, ITSELF, SECRET_KEY
 from tests.support.patience import pause
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -140,7 +140,7 @@ class FakeAws:
             "region_name": self.region,
             "aws_access_key_id": ACCESS_KEY,
             "aws_secret_access_key": SECRET_KEY,
-            "config": Config(retries={"total_max_attempts": 1}),
+            "config": Config(retries={"total_max_attempts": 1}, user_agent_extra=ITSELF),
         }
         with self._lock:  # a session makes one client at a time
             if self._session is None:
@@ -163,6 +163,11 @@ class FakeAws:
     def hits(self) -> list[tuple[str, str]]:
         """The calls that a fault has hit since `faults`: service and action."""
         return [(service, action) for service, action in self._control("faults")["hits"]]
+
+    @property
+    def calls(self) -> set[tuple[str, str]]:
+        """The calls of the operator's commands since `reset`: service and action, for S3 with the query."""
+        return {(service, action) for service, action in self._control("calls")}
 
     @property
     def faults_left(self) -> list[dict[str, Any]]:

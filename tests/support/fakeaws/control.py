@@ -10,6 +10,8 @@ from tests.support.fakeaws.faults import Faults
 from tests.support.fakeaws.options import OPTIONS
 
 FAULTS = Faults()
+#: Every call of the operator's commands: service, and action as faults have it; for S3 with its query.
+CALLS: set[tuple[str, str]] = set()
 
 
 #: What a test may change while it runs, as it was at the start.
@@ -22,6 +24,7 @@ def reset() -> None:
     from moto.moto_api._internal.models import moto_api_backend
 
     FAULTS.replace([])
+    CALLS.clear()
     fargate.end_all()
     for name, value in _AT_START.items():
         setattr(OPTIONS, name, value)
@@ -50,6 +53,7 @@ def _options(given: dict[str, Any]) -> Any:
 
 CONTROLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "/_faults": _faults,
+    "/_calls": lambda _given: sorted(CALLS),
     "/_reset": _reset,
     "/_options": _options,
     "/_interrupt": lambda given: {"stopped": fargate.interrupt(given["id"])},

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.support.fakeaws.control import CONTROLS, FAULTS
+from tests.support.fakeaws.control import CALLS, CONTROLS, FAULTS
+from tests.support.fakeaws.options import ITSELF
 
 #: Services and methods that are served one at a time. moto checks a condition and writes in two steps: of two writers
 #: at once both would pass it.
 _ONE_AT_A_TIME = {"dynamodb": ("POST",), "s3": ("PUT", "POST", "DELETE"), "secretsmanager": ("POST",)}
 #: What botocore speaks to CloudWatch.
 _CBOR = "rpc-v2-cbor"
+#: How containers name themselves.
+AGENT = "farmhand-agent"
 _Start = Callable[..., Any]
 
 
@@ -34,7 +37,10 @@ class Front:
         if control := CONTROLS.get(path):
             return _controlled(control, body, start)
         service, action = _service(env), _action(env, body)
-        fault = FAULTS.take(service, action, env.get("HTTP_USER_AGENT", ""))
+        caller = env.get("HTTP_USER_AGENT", "")
+        if service and ITSELF not in caller and AGENT not in caller:
+            CALLS.add((service, f"{action}?{query}" if service == "s3" and (query := env["QUERY_STRING"]) else action))
+        fault = FAULTS.take(service, action, caller)
         if fault is None:
             return self._pass(service, env, start)
         time.sleep(fault.delay)

@@ -8,6 +8,8 @@ from typing import Any
 
 ACCOUNT = "123456789012"
 ACCESS_KEY, SECRET_KEY = "testing", "testing"
+#: A word in the User-Agent of what the double and tests call themselves.
+ITSELF = "fakeaws-itself"
 
 
 @dataclass
@@ -66,5 +68,5 @@ def api(service: str, region: str = "") -> Any:
         region_name=region or OPTIONS.region,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
-        config=Config(user_agent_extra="fakeaws-itself", max_pool_connections=50),
+        config=Config(user_agent_extra=ITSELF, max_pool_connections=50),
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from farmhand.aws.client import Aws
 from farmhand.aws.errors import code_of, explained
-from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 
 CURRENT, PENDING, PREVIOUS = "AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"
 #: Days in which a removed secret can be brought back. Source: the least that DeleteSecret allows.
@@ -123,9 +123,16 @@ class Secret:
     def store(self, value: str, token: str) -> None:
         """Store a value as the version `token` (32 to 64 characters), pending. The first version is current at once."""
         with explained(f"writing the secret {self.name}"):
-            self._client.put_secret_value(
-                SecretId=self.name, SecretString=value, ClientRequestToken=token, VersionStages=[PENDING]
-            )
+            try:
+                self._client.put_secret_value(
+                    SecretId=self.name, SecretString=value, ClientRequestToken=token, VersionStages=[PENDING]
+                )
+            except Exception as error:
+                if code_of(error) != "LimitExceededException":
+                    raise
+                # Seen by others (platform-engineering-labs/formae#746): this quota is the same for everybody.
+                message = f"the secret {self.name} has as many versions as AWS keeps of the last 24 hours"
+                raise Refused(message, hint="put it again tomorrow, and less often than every 15 minutes") from None
 
     def arrange(self, *, current: str, pending: str = "", previous: str = "") -> None:
         """Give the stages to these versions; "" takes a stage off. A crash on the way leaves each of them a stage.

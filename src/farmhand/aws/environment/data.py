@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from farmhand.aws.client import Aws
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.aws.errors import code_of, explained
 from farmhand.aws.names import KINDS
-from farmhand.core.errors import NotConfigured
+from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.readable import counted
 
 #: Days in which AWS still gives a key back. Source: ScheduleKeyDeletion, 7 to 30.
 KEY_DAYS = 30
@@ -74,6 +77,18 @@ def delete_data(aws: Aws, stacks: Stacks) -> list[str]:
     return removed
 
 
+def _check_deleted(bucket: str, failed: list[dict[str, Any]]) -> None:
+    """Raise FarmhandError for objects that stay: S3 answers 200 all the same (boto/boto3#2884)."""
+    if not failed:
+        return
+    code, key = str(failed[0].get("Code")), failed[0].get("Key")
+    what = f"{counted(len(failed), 'version stays', 'versions stay')} in the bucket {bucket}: {code}, {key}"
+    if code == "AccessDenied":
+        hint = f'add {{"Effect": "Allow", "Action": "s3:DeleteObjectVersion", "Resource": "arn:aws:s3:::{bucket}/*"}}'
+        raise NotConfigured(what, hint=f"{hint} to the policy of your AWS user or role")
+    raise FarmhandError(what, hint="then run it again")
+
+
 def _remove_bucket(aws: Aws, bucket: str) -> bool:
     """Remove a bucket with every version of every object. Return whether it was there."""
     s3 = aws.client("s3")
@@ -83,7 +98,8 @@ def _remove_bucket(aws: Aws, bucket: str) -> bool:
                 found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
                 if found:
                     doomed = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
-                    s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+                    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+                    _check_deleted(bucket, answer.get("Errors") or [])
             s3.delete_bucket(Bucket=bucket)
         except Exception as error:
             if code_of(error) in _GONE:

@@ -15,7 +15,6 @@ from farmhand.aws.client import Aws
 from farmhand.aws.environment import requirements
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.running_batch import NAME, Pace, RunningBatch
-from farmhand.aws.places.shards import StoredTask
 from farmhand.aws.places.task_rows import TaskRowReader
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError, FarmUnreachable
@@ -51,29 +50,30 @@ class AwsBatchPlace:
 
     def exchange(self, order: Order) -> Reply:
         """Carry out an order. Raise FarmhandError if none can be any more."""
+        reply = Reply(next=order.cursor)
         try:
             if self._batch is None:
                 made = RunningBatch(self._aws, self._settings, self._pace, self._prices, order.batch)
                 made.attach()
                 self._batch = made
-            reply = self._batch.exchange(order)
+            self._batch.exchange(order, reply)
         except FarmUnreachable as error:
-            message = f"{self.worker}: {error.message}"
-            return Reply(error=type(error)(message, hint=error.hint, code=error.code), next=order.cursor)
+            reply.error = type(error)(f"{self.worker}: {error.message}", hint=error.hint, code=error.code)
         if reply.results and traces_url(self._settings.conf.otel_endpoint):
             # They are for the spans of tasks, for which no result is given up.
             with suppress(FarmhandError):
-                reply.rows = self._rows_of(reply.results, order.batch, self._batch.known)
+                reply.rows = self._rows_of(reply.results, order.batch)
         return reply
 
-    def _rows_of(self, results: list[dict[str, Any]], batch: str, known: dict[str, StoredTask]) -> dict[str, TaskRows]:
+    def _rows_of(self, results: list[dict[str, Any]], batch: str) -> dict[str, TaskRows]:
+        if self._batch is None:
+            return {}
         if self._reader is None:
             keys = BatchKeys.of(self._aws.names.environment, batch)
             self._reader = TaskRowReader(BatchBucket(self._aws), keys)
         of_shard: dict[tuple[int, int], list[str]] = {}
-        for task_id in (str(result["id"]) for result in results):
-            if task_id in known:
-                of_shard.setdefault((known[task_id].generation, known[task_id].shard), []).append(task_id)
+        for task in self._batch.index.stored(str(result["id"]) for result in results):
+            of_shard.setdefault((task.generation, task.shard), []).append(task.id)
         rows: dict[str, TaskRows] = {}
         for shard, ids in of_shard.items():
             rows |= self._reader.of(ids, *shard)

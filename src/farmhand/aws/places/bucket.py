@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from farmhand.aws.client import Aws
 from farmhand.aws.errors import code_of, explained
@@ -17,6 +17,8 @@ _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _CONFLICT = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 #: Seconds before such a write is tried again, which botocore does not do. Source: PutObject, If-None-Match.
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+#: Bytes of an object that are read at once.
+_PIECE = 1024 * 1024
 
 
 class BatchBucket:
@@ -40,7 +42,18 @@ class BatchBucket:
                     return None
                 raise
 
-    def put(self, key: str, body: bytes) -> None:
+    def lines(self, key: str) -> Iterator[bytes]:
+        """Yield the lines of the object at `key`, without their ends; none if there is no object."""
+        with explained(f"reading {key} from the bucket {self.name}"):
+            try:
+                body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
+            except Exception as error:
+                if code_of(error) not in _MISSING:
+                    raise
+            else:
+                yield from body.iter_lines(_PIECE)
+
+    def put(self, key: str, body: bytes | IO[bytes]) -> None:
         """Write an object, replacing one that is there."""
         with explained(f"writing {key} to the bucket {self.name}"):
             self._s3.put_object(Bucket=self.name, Key=key, Body=body)
@@ -85,7 +98,7 @@ class BatchBucket:
             body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
             digest, size = hashlib.sha256(), 0
             with path.open("wb") as file:
-                while piece := body.read(1024 * 1024):
+                while piece := body.read(_PIECE):
                     size += len(piece)
                     if size > most:
                         raise FarmhandError(f"{key} is larger than {most} bytes", code="too_large")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -17,7 +19,8 @@ from farmhand.aws.places.batch_item import BatchTable, why_stopped
 from farmhand.aws.places.batch_jobs import BatchJobs
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.generations import Generation, Generations
-from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
+from farmhand.aws.places.shards import Collection, ShardDraft, TaskHead, digest_of, lines_of, read_index
+from farmhand.aws.places.task_index import TaskIndex
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmUnreachable
 from farmhand.core.readable import counted, money
@@ -58,13 +61,7 @@ class RunningBatch:
         self._generations = Generations(self._bucket, self._keys, BatchJobs(aws, batch), prices.cloud)
         self._collection = Collection(self._bucket, self._keys)
         self._draft: ShardDraft | None = None
-        #: The tasks in the bucket. The ids of those waited for, whose result was seen, whose result was given out.
-        self.known: dict[str, StoredTask] = {}
-        self._open: set[str] = set()
-        self._arrived: set[str] = set()
-        self._given: dict[str, int] = {}
-        #: The cursor after what earlier commands have seen.
-        self._earlier = 0
+        self.index = TaskIndex()
         self._item = BatchItem()
         self._concurrency: int | None = None
         #: Whether the batch has given all that it has. Before that, no result is given out.
@@ -73,8 +70,9 @@ class RunningBatch:
         self._wait_s = pace.least_s
         self._look_at = 0.0
         self._held_since: float | None = None
-        #: Whether tasks of ended generations may be without a result; the generations that this command has made.
-        self._recheck = True
+        #: The cursor after the results of all generations that have ended, if some of their tasks may be without one.
+        self._recheck: int | None = 0
+        #: The generations that this command has made.
         self._ours: set[int] = set()
         self._failing_since: float | None = None
         self._trouble = ""
@@ -94,37 +92,35 @@ class RunningBatch:
         used.mark(self._aws, self._settings.conf)
         self._generations.load()
         for one in self._generations.all:
-            self.known |= read_index(self._bucket, self._keys, one.number)
+            self.index.load(read_index(self._bucket, self._keys, one.number))
         self._collection.begin_load()
         self._table.run(self._generations.all[-1].number if self._generations.all else 0)
 
-    def exchange(self, order: Order) -> Reply:
-        """Carry out an order; see Dispatcher. Raise FarmhandError."""
-        reply = Reply(next=order.cursor, slots=_SLOTS)
+    def exchange(self, order: Order, reply: Reply) -> None:
+        """Carry out an order; see Dispatcher. Raise FarmhandError; the reply then has what was done before."""
+        reply.slots = _SLOTS
         if order.limit is not None:
             self._limit(order.limit)
         for task_id in order.cancel:
             self._cancel(task_id, reply)
-        for line in order.tasks:
-            self._accept(line, order.trace, reply)
+        self._accept(order.tasks, order.trace, reply)
         more = order.more
         self._all_given = self._all_given or not more
         if order.stop:
             self._stop(reply)
         until = time.monotonic() + order.wait_s
         while True:
-            self._advance(order.cursor, close=not more)
+            self._advance(reply.next, close=not more)
             if not (more or self._collection.loading):
                 self._give_out(reply)
-            enough = more or reply.rest or reply.halted is not None or len(self._open) <= order.low
+            enough = more or reply.rest or reply.halted is not None or self.index.awaited <= order.low
             if enough or self.over or time.monotonic() >= until:
                 break
             time.sleep(0 if self._collection.loading else min(0.2, self._pace.least_s))
         if self._stopping and not (self._generations.live or reply.rest or self._collection.loading):
-            self._take_back(self._open - self._arrived, reply)
-        reply.unfinished = len(self._open)
+            self._take_back(self.index.all_awaited(), reply)
+        reply.unfinished = self.index.awaited
         reply.waiting += self._waiting()
-        return reply
 
     def terminate(self) -> None:
         """End all jobs. Raise FarmhandError."""
@@ -142,81 +138,81 @@ class RunningBatch:
         self._table.limit(limit.pico)
         self._concurrency = limit.concurrency
 
-    def _accept(self, line: bytes, trace: TraceContext | None, reply: Reply) -> None:
-        head = msgspec.json.decode(line, type=ready(TaskHead))
-        if head.economy or head.repo is not None:
-            what, hint = ("economy", "leave --place out") if head.economy else ("repo", "farmhand code --place fargate")
-            message = f"a task with {what} does not run in containers of AWS Batch"
-            reply.refused.append({"id": head.id, "code": "refused", "message": message, "hint": hint})
-            return
-        digest = digest_of(line)
-        draft = self._draft
-        if draft is not None and head.id in draft:
-            known: bytes | None = draft.digest(head.id)
-        else:
-            known = self.known[head.id].digest if head.id in self.known else None
-        if known is None:
-            self._drafting().add(head, with_trace(line, trace), digest)
-        elif known != digest:
-            reply.refused.append({"id": head.id, "code": "id_conflict", "message": "it is another task", "hint": ""})
-            return
-        reply.accepted.append(head.id)
-        if head.id in self._given:
-            number = self._given[head.id]
-            reply.results += [one for one in self._collection.results(number) if one["id"] == head.id]
-            self._collection.forget(number)
-        else:
-            self._open.add(head.id)
+    def _accept(self, lines: list[bytes], trace: TraceContext | None, reply: Reply) -> None:
+        heads = [msgspec.json.decode(line, type=ready(TaskHead)) for line in lines]
+        known = self.index.digests([head.id for head in heads])
+        taken: list[tuple[str, bytes]] = []
+        try:
+            for head, line in zip(heads, lines, strict=True):
+                digest = digest_of(line)
+                if (needs := head.needs) is not None:
+                    message = f"a task with {needs[0]} does not run in containers of AWS Batch"
+                    reply.refused.append({"id": head.id, "code": "refused", "message": message, "hint": needs[1]})
+                elif known.get(head.id, digest) != digest:
+                    conflict = {"id": head.id, "code": "id_conflict", "message": "it is another task", "hint": ""}
+                    reply.refused.append(conflict)
+                else:
+                    if head.id not in known:
+                        self._drafting().add(head, with_trace(line, trace))
+                    known[head.id] = digest
+                    taken.append((head.id, digest))
+        finally:
+            self.index.wait_for(taken)
+            reply.accepted += [task_id for task_id, _ in taken]
 
     def _drafting(self) -> ShardDraft:
         if self._draft is None:
-            self._draft = ShardDraft(self._bucket, self._keys, self._generations.next, self._settings.shard)
+            generation, size = self._generations.next, self._settings.shard
+            self._draft = ShardDraft(self._bucket, self._keys, self.index, generation, size)
         return self._draft
 
     def _cancel(self, task_id: str, reply: Reply) -> None:
         """Cancel a task that waits here. One that is in a shard may run; its cost then counts."""
         reply.cancelled.append(task_id)
-        self._open.discard(task_id)
+        self.index.give_up([task_id])
         if self._draft is not None and self._draft.drop(task_id):
+            self.index.forget([task_id])
             reply.results.append({"id": task_id, "state": "cancelled"})
 
     def _stop(self, reply: Reply) -> None:
         """Keep what was not submitted, and make the children stop."""
         self._stopping = True
         if self._draft is not None:
-            self._take_back(self._open.intersection(self._draft.drop_all()), reply)
+            ids = [*self._draft.waiting, *(one.id for one in self.index.of(self._draft.generation))]
+            self._take_back(self.index.awaited_among(ids), reply)
+            self.index.forget(ids)
             self._draft = None
         if self._generations.live:
             self._table.stop("stopping", "stopped at the workstation")
             self._settings.say("the containers stop within two minutes; the same command collects what they have done")
         self._look_at = 0.0
 
-    def _take_back(self, ids: set[str], reply: Reply) -> None:
+    def _take_back(self, ids: Iterable[str], reply: Reply) -> None:
         """Tell that these tasks will not run under their ids."""
+        ids = [*ids]
         reply.stopped += ids
         reply.results += [{"id": task_id, "state": "cancelled"} for task_id in ids]
-        self._open -= ids
+        self.index.give_up(ids)
 
     # --- what goes on in AWS ----------------------------------------------------------------------------------------
 
-    def _advance(self, cursor: int, *, close: bool) -> None:
+    def _advance(self, given: int, *, close: bool) -> None:
         """Do what is to be done in AWS. A short failure is not told. Raise FarmhandError.
 
-        The batch has all results before `cursor`.
+        All results before the cursor `given` were given out.
         """
         try:
             if self._draft:
                 self._draft.upload()
             if close and self._collection.loading:
                 self._collection.load_some()
-                self._earlier = self._collection.end
+                # What earlier commands have seen: the index learns which tasks it is of when it is given out.
+                self._recheck = self._collection.end
             elif close:
                 if time.monotonic() >= self._look_at:
                     self._look()
                 if not self._stopping:
-                    # What earlier commands have seen is not in `_arrived`: it is known once the batch has it.
-                    if cursor >= self._earlier:
-                        self._send_again()
+                    self._send_again(given)
                     self._close()
         except FarmUnreachable as error:
             now = time.monotonic()
@@ -246,7 +242,6 @@ class RunningBatch:
             )
             made = Generation(self._draft.generation, manifest)
             self._generations.all.append(made)
-            self.known |= self._draft.known
             self._ours.add(made.number)
             self._draft = None
             self._say_once(size)
@@ -273,7 +268,7 @@ class RunningBatch:
         live = self._generations.live
         # Described before it is listed: what has ended has then written its last part.
         for one in live:
-            self._arrived |= self._collection.look(one.number)
+            self._collection.look(one.number)
         if live:
             self._item = self._table.read()
         for one in live:
@@ -293,30 +288,31 @@ class RunningBatch:
         for reason, (times, pico) in account.retries.items():
             tries = counted(times, "container was", "containers were")
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost {money(pico)}")
-        self._recheck = True
+        self._recheck = self._collection.end
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
             what = f"the containers of {counted(one.manifest.tasks, 'task')} ended without a result: {account.why_left}"
             raise container_error(words=account.why_left)(what, hint=f"see: farmhand cloud logs {self._batch}")
 
-    def _send_again(self) -> None:
+    def _send_again(self, given: int) -> None:
         """Put the tasks of ended generations that have no result into a new one."""
-        if not self._recheck or self._item.state != "running":
+        if self._recheck is None or given < self._recheck or self._item.state != "running":
             return
-        ended = {one.number: one.account for one in self._generations.all if one.account is not None}
-        missing: dict[tuple[int, int], set[str]] = {}
-        for task_id in self._open - self._arrived:
-            known = self.known.get(task_id)
-            if known is not None and known.generation in ended and not (self._draft and task_id in self._draft):
-                missing.setdefault((known.generation, known.shard), set()).add(task_id)
-        for (generation, number), ids in sorted(missing.items()):
-            for head, line in lines_of(self._bucket, self._keys, generation, number):
-                if head.id in ids:
-                    self._drafting().add(head, line, self.known[head.id].digest)
-        if missing:
-            number, why = sum(map(len, missing.values())), ended[max(missing)[0]].why_left
-            tasks = counted(number, "task has", "tasks have")
-            self._settings.say(f"{tasks} no result ({why}): sent again")
-        self._recheck = False
+        sent, why = 0, ""
+        for one in self._generations.all:
+            if one.account is None:
+                continue
+            for number, tasks in groupby(self.index.awaited_of(one.number), key=lambda task: task.shard):
+                ids = {task.id for task in tasks if not (self._draft and task.id in self._draft.waiting)}
+                for head, line in lines_of(self._bucket, self._keys, one.number, number) if ids else ():
+                    if head.id in ids:
+                        self._drafting().add(head, line)
+                        sent, why = sent + 1, one.account.why_left
+                if self._draft:
+                    self._draft.upload()
+        if sent:
+            tasks_have = counted(sent, "task has", "tasks have")
+            self._settings.say(f"{tasks_have} no result ({why}): sent again")
+        self._recheck = None
 
     def _give_out(self, reply: Reply) -> None:
         """Put the results after the cursor into the reply, and what ended the batch if something did."""
@@ -328,26 +324,28 @@ class RunningBatch:
             if self._is_last(results) and self._keeps_back():
                 return
             skip = max(0, reply.next - part.first)
-            for result in results[skip:]:
-                task_id = str(result["id"])
-                if task_id not in self._open:
-                    result = {**result, "second": True}
-                self._open.discard(task_id)
-                self._given[task_id] = number
-                reply.results.append(result)
+            ids = [str(result["id"]) for result in results[skip:]]
+            first = self.index.awaited_among(ids)
+            for task_id, result in zip(ids, results[skip:], strict=True):
+                reply.results.append(result if task_id in first else {**result, "second": True})
+                first.discard(task_id)
+            self.index.give_up(ids)
             if not part.key and not skip:
                 reply.unclaimed_pico += part.pico
             reply.next = part.first + part.results
             self._collection.forget(number)
             number += 1
         reply.rest = number < len(parts)
-        stopped = self._open and self._item.state != "running" and not self._stopping
+        stopped = self.index.awaited and self._item.state != "running" and not self._stopping
         if stopped and not reply.rest and not self._keeps_back():
             self._say_why_it_stops(reply)
 
     def _is_last(self, results: list[dict[str, Any]]) -> bool:
         """Return whether nothing is left to wait for after these results."""
-        return 0 < len(self._open) <= len(results) and self._open <= {str(result["id"]) for result in results}
+        awaited = self.index.awaited
+        if not 0 < awaited <= len(results):
+            return False
+        return len(self.index.awaited_among({str(result["id"]) for result in results})) == awaited
 
     def _keeps_back(self) -> bool:
         """Return whether last results wait: the jobs' ends, with their costs, belong to this batch as well."""
@@ -365,22 +363,24 @@ class RunningBatch:
         """Put into the reply why the children stop by themselves."""
         error = why_stopped(self._item, self._batch)
         if self._item.reason == "credential":
-            reply.waiting.append({"reason": "key_refused", "tasks": len(self._open), "detail": error.message})
-        elif self._item.reason == "budget" and self._bends and not self._generations.live:
+            reply.waiting.append({"reason": "key_refused", "tasks": self.index.awaited, "detail": error.message})
+        elif self._item.reason == "budget" and self._bends and not (self._generations.live or self._draft):
             # Each task is refused, so that the batch hands it in at a lower price. What is refused then too, waits.
             self._bends, self._item = False, BatchItem()
             refused = {"state": "failed", "cost_usd": 0, "error": error.as_dict()}
-            reply.results += [{"id": self._open.pop(), **refused} for _ in range(len(self._open))]
+            ids = self.index.all_awaited()
+            reply.results += [{"id": task_id, **refused} for task_id in ids]
+            self.index.give_up(ids)
         else:
             reply.halted = error
 
     def _waiting(self) -> list[dict[str, Any]]:
         """Return the state of the jobs as a reason for waiting, and say once why nothing begins."""
         if self._trouble:
-            return [{"reason": NAME, "tasks": len(self._open), "detail": self._trouble}]
+            return [{"reason": NAME, "tasks": self.index.awaited, "detail": self._trouble}]
         if left := self._collection.loading:
             detail = f"reading what earlier commands have collected: {left} lists are left"
-            return [{"reason": NAME, "tasks": len(self._open), "detail": detail}]
+            return [{"reason": NAME, "tasks": self.index.awaited, "detail": detail}]
         live = self._generations.live
         counts = sum((one.summary for one in live), start=Counter[str]())
         begun = sum(state.begun for one in live for state in one.states.values())
@@ -398,4 +398,4 @@ class RunningBatch:
                 f" reached (Service Quotas, AWS Fargate){spot}{f'; AWS says: {told}' if told else ''}"
             )
         words = ", ".join(f"{number} {state.lower()}" for state, number in sorted(counts.items()) if number)
-        return [{"reason": NAME, "tasks": len(self._open), "detail": f"containers: {words}"}]
+        return [{"reason": NAME, "tasks": self.index.awaited, "detail": f"containers: {words}"}]

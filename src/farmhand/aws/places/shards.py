@@ -13,6 +13,7 @@ A cursor counts results in the order of seen/. So it means the same to every com
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import msgspec
 
 from farmhand import __version__
 from farmhand.aws.places.bucket import BatchBucket
+from farmhand.aws.places.task_index import IndexedTask, TaskIndex
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError
@@ -57,17 +59,16 @@ class TaskHead(msgspec.Struct):
     repo: Any = None
 
     @property
+    def needs(self) -> tuple[str, str] | None:
+        """Return what it needs that AWS Batch does not have, and where it runs instead; None if nothing."""
+        if self.economy:
+            return "economy", "leave --place out"
+        return ("repo", "farmhand code --place fargate") if self.repo is not None else None
+
+    @property
     def is_cli(self) -> bool:
         """Return whether it needs the CLI."""
         return Task(id=self.id, prompt="", engine=self.engine, tools=self.tools).resolved_engine == "cli"
-
-
-class StoredTask(NamedTuple):
-    """A task that is in the bucket: the digest of its line, its generation and its shard."""
-
-    digest: bytes
-    generation: int
-    shard: int
 
 
 def digest_of(line: bytes) -> bytes:
@@ -78,27 +79,25 @@ def digest_of(line: bytes) -> bytes:
 class ShardDraft:
     """A generation in the making. Full shards are uploaded and forgotten; `close` uploads the rest and the manifest.
 
-    Until then no job knows of it, so that one that is never closed is overwritten by the next.
+    Until then no job knows of it, so that one that is never closed is overwritten by the next. Its tasks are in the
+    index of the batch: `upload` notes there where they are.
     """
 
-    def __init__(self, bucket: BatchBucket, keys: BatchKeys, generation: int, shard: int = 0) -> None:
+    def __init__(self, bucket: BatchBucket, keys: BatchKeys, index: TaskIndex, generation: int, shard: int = 0) -> None:
         """Begin it, with `shard` tasks in each shard; 0 means about ten minutes' work."""
         self.generation = generation
         self.cli = False
-        self.known: dict[str, StoredTask] = {}
-        self._bucket, self._keys, self._shard = bucket, keys, shard
-        self._waiting: dict[str, tuple[bytes, int]] = {}
-        self._shards = 0
+        #: The tasks that are not uploaded yet: their lines and weights by id.
+        self.waiting: dict[str, tuple[bytes, int]] = {}
+        self._bucket, self._keys, self._index, self._shard = bucket, keys, index, shard
+        self._uploaded = self._shards = 0
         self._digest = hashlib.sha256()
 
     def __len__(self) -> int:
-        return len(self.known) + len(self._waiting)
+        return self._uploaded + len(self.waiting)
 
-    def __contains__(self, task_id: str) -> bool:
-        return task_id in self.known or task_id in self._waiting
-
-    def add(self, head: TaskHead, line: bytes, digest: bytes) -> None:
-        """Add a task; `upload` brings it to the bucket. `digest` is that of the line as it first was."""
+    def add(self, head: TaskHead, line: bytes) -> None:
+        """Add a task; `upload` brings it to the bucket."""
         self.cli = self.cli or head.is_cli
         if len(head.prompt) * 4 > MAX_INLINE_PROMPT and len(text := head.prompt.encode()) > MAX_INLINE_PROMPT:
             key = self._keys.prompt(self.generation, head.id)
@@ -106,41 +105,31 @@ class ShardDraft:
             fields = msgspec.json.decode(line)
             del fields["prompt"]
             line = msgspec.json.encode(fields | {PROMPT_KEY: key})
-        self._waiting[head.id] = (digest + line, 1 if self._shard or not head.is_cli else _CLI_WEIGHT)
-
-    def digest(self, task_id: str) -> bytes:
-        """Return the digest of a task in it."""
-        waiting = self._waiting.get(task_id)
-        return waiting[0][:8] if waiting else self.known[task_id].digest
+        self.waiting[head.id] = (line, 1 if self._shard or not head.is_cli else _CLI_WEIGHT)
 
     def drop(self, task_id: str) -> bool:
         """Take out a task and return True, or False if it is in the bucket already."""
-        return self._waiting.pop(task_id, None) is not None
-
-    def drop_all(self) -> list[str]:
-        """Forget everything, also what is in the bucket, and return the ids."""
-        ids = [*self.known, *self._waiting]
-        self.known, self._waiting, self._shards = {}, {}, 0
-        return ids
+        return self.waiting.pop(task_id, None) is not None
 
     def upload(self, *, rest: bool = False) -> None:
         """Upload the full shards, and with `rest` the last one."""
         most = self._shard or TEXT_TASKS
-        while self._waiting:
+        while self.waiting:
             ids, weight = [], 0
-            for task_id, (_, one) in self._waiting.items():
+            for task_id, (_, one) in self.waiting.items():
                 ids.append(task_id)
                 weight += one
                 if weight >= most:
                     break
             if weight < most and not rest:
                 return
-            whole = b"".join(self._waiting[task_id][0][8:] + b"\n" for task_id in ids)
+            whole = b"".join(self.waiting[task_id][0] + b"\n" for task_id in ids)
             self._bucket.put(self._keys.tasks(self.generation, self._shards), whole)
             self._digest.update(whole)
+            self._index.store(self.generation, self._shards, ids)
             for task_id in ids:
-                digest = self._waiting.pop(task_id)[0][:8]
-                self.known[task_id] = StoredTask(digest, self.generation, self._shards)
+                del self.waiting[task_id]
+            self._uploaded += len(ids)
             self._shards += 1
 
     def close(self, batch: str, environment: str, concurrency: int | None, **about: Any) -> ShardManifest:
@@ -148,15 +137,18 @@ class ShardDraft:
         self.upload(rest=True)
         if concurrency is not None and concurrency < self._shards:
             self._gather(concurrency)
-        lines = (f"{known.shard} {known.digest.hex()} {task_id}\n" for task_id, known in self.known.items())
-        self._bucket.put(f"{self._keys.order(self.generation)}index", "".join(lines).encode())
+        with tempfile.TemporaryFile() as file:
+            lines = (f"{one.shard} {one.digest.hex()} {one.id}\n" for one in self._index.of(self.generation))
+            file.writelines(line.encode() for line in lines)
+            file.seek(0)
+            self._bucket.put(f"{self._keys.order(self.generation)}index", file)
         manifest = ShardManifest(
             batch=batch,
             generation=self.generation,
             environment=environment,
             digest=self._digest.hexdigest(),
             shards=self._shards,
-            tasks=len(self.known),
+            tasks=self._uploaded,
             farmhand=__version__,
             engine="cli" if self.cli else "api",
             concurrency=concurrency,
@@ -171,21 +163,19 @@ class ShardDraft:
         for number in range(most):
             parts = [self._keys.tasks(self.generation, one) for one in range(number, self._shards, most)]
             self._bucket.put(parts[0], b"".join(self._bucket.get(key) or b"" for key in parts))
-        self.known = {name: task._replace(shard=task.shard % most) for name, task in self.known.items()}
+        self._index.gather(self.generation, most)
         self._shards = most
 
 
-def read_index(bucket: BatchBucket, keys: BatchKeys, generation: int) -> dict[str, StoredTask]:
-    """Return the tasks of a closed generation by id. Raise FarmhandError `bad_answer`."""
+def read_index(bucket: BatchBucket, keys: BatchKeys, generation: int) -> Iterator[IndexedTask]:
+    """Yield the tasks of a closed generation. Raise FarmhandError `bad_answer`."""
     key = f"{keys.order(generation)}index"
-    known = {}
     try:
-        for line in (bucket.get(key) or b"").decode().splitlines():
-            shard, digest, task_id = line.split(" ")
-            known[task_id] = StoredTask(bytes.fromhex(digest), generation, int(shard))
+        for line in bucket.lines(key):
+            shard, digest, task_id = line.decode().split(" ")
+            yield IndexedTask(task_id, bytes.fromhex(digest), generation, int(shard))
     except ValueError:
         raise FarmhandError(f"{key} in the bucket {bucket.name} is damaged", code="bad_answer") from None
-    return known
 
 
 def lines_of(bucket: BatchBucket, keys: BatchKeys, generation: int, shard: int) -> Iterator[tuple[TaskHead, bytes]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from farmhand.aws.client import Aws
-from farmhand.aws.environment import data, running
+from farmhand.aws.environment import attached, data, running
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.cli.cloud.playbook import Playbook
 from farmhand.cli.cloud.verb import cloud_verb
@@ -44,6 +44,8 @@ def command(conf: Settings, *, as_json: bool, network_only: bool, delete_data: b
                 f"{counted(len(busy), 'task or job still runs', 'tasks or jobs still run')}: {', '.join(busy[:3])}",
                 hint=hint,
             )
+        if names.base in there:
+            attached.check_detached(aws, stacks)
         directory = find_project(conf.project_dir, Path.cwd())
         playbook = Playbook(conf, directory, as_json=as_json)
         playbook.check()
