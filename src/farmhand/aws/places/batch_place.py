@@ -58,7 +58,9 @@ class AwsBatchPlace:
                 self._batch = made
             self._batch.exchange(order, reply)
         except FarmUnreachable as error:
+            # What was given out counts. What was taken is not with AWS yet: it is sent again, and known then.
             reply.error = type(error)(f"{self.worker}: {error.message}", hint=error.hint, code=error.code)
+            reply.accepted = []
         if reply.results and traces_url(self._settings.conf.otel_endpoint):
             # They are for the spans of tasks, for which no result is given up.
             with suppress(FarmhandError):

@@ -27,7 +27,7 @@ from farmhand.core.readable import counted, money
 from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.trace_context import TraceContext, with_trace
 from farmhand.core.typed import ready
-from farmhand.places.base import Limit, Order, PlaceSettings, Reply
+from farmhand.places.base import Order, PlaceSettings, Reply
 
 NAME = "aws-batch"
 #: The worker takes everything.
@@ -100,7 +100,8 @@ class RunningBatch:
         """Carry out an order; see Dispatcher. Raise FarmhandError; the reply then has what was done before."""
         reply.slots = _SLOTS
         if order.limit is not None:
-            self._limit(order.limit)
+            self._table.limit(order.limit.pico)
+            self._concurrency = order.limit.concurrency
         for task_id in order.cancel:
             self._cancel(task_id, reply)
         self._accept(order.tasks, order.trace, reply)
@@ -134,13 +135,10 @@ class RunningBatch:
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
-    def _limit(self, limit: Limit) -> None:
-        self._table.limit(limit.pico)
-        self._concurrency = limit.concurrency
-
     def _accept(self, lines: list[bytes], trace: TraceContext | None, reply: Reply) -> None:
         heads = [msgspec.json.decode(line, type=ready(TaskHead)) for line in lines]
-        known = self.index.digests([head.id for head in heads])
+        ids = [head.id for head in heads]
+        known, given = self.index.digests(ids), self.index.given(ids)
         taken: list[tuple[str, bytes]] = []
         try:
             for head, line in zip(heads, lines, strict=True):
@@ -157,8 +155,9 @@ class RunningBatch:
                     known[head.id] = digest
                     taken.append((head.id, digest))
         finally:
-            self.index.wait_for(taken)
+            self.index.wait_for(task for task in taken if task[0] not in given)
             reply.accepted += [task_id for task_id, _ in taken]
+        reply.results += self._collection.again({task_id: given[task_id] for task_id, _ in taken if task_id in given})
 
     def _drafting(self) -> ShardDraft:
         if self._draft is None:
@@ -310,8 +309,7 @@ class RunningBatch:
                 if self._draft:
                     self._draft.upload()
         if sent:
-            tasks_have = counted(sent, "task has", "tasks have")
-            self._settings.say(f"{tasks_have} no result ({why}): sent again")
+            self._settings.say(f"{counted(sent, 'task has', 'tasks have')} no result ({why}): sent again")
         self._recheck = None
 
     def _give_out(self, reply: Reply) -> None:
@@ -329,7 +327,7 @@ class RunningBatch:
             for task_id, result in zip(ids, results[skip:], strict=True):
                 reply.results.append(result if task_id in first else {**result, "second": True})
                 first.discard(task_id)
-            self.index.give_up(ids)
+            self.index.give_out(ids, number)
             if not part.key and not skip:
                 reply.unclaimed_pico += part.pico
             reply.next = part.first + part.results

@@ -292,6 +292,14 @@ class Collection:
         """Let go of the results of a part."""
         self._results.pop(number, None)
 
+    def again(self, given: dict[str, int]) -> list[dict[str, Any]]:
+        """Return once more the results of these tasks, whose parts are named."""
+        found = []
+        for task_id, number in given.items():
+            found += [result for result in self.results(number) if result["id"] == task_id]
+            self.forget(number)
+        return found
+
     def at(self, cursor: int) -> int:
         """Return the number of the part that holds the result after `cursor`."""
         number = bisect_right(self.parts, cursor, key=lambda part: part.first) - 1

@@ -19,7 +19,8 @@ _SCHEMA = """
 CREATE TABLE task (
     id TEXT PRIMARY KEY, digest BLOB NOT NULL,
     generation INTEGER, shard INTEGER,  -- NULL: not in the bucket yet
-    awaited INTEGER NOT NULL
+    awaited INTEGER NOT NULL,
+    part INTEGER  -- of which its result was given out
 ) WITHOUT ROWID
 """
 _AMONG = "id IN (SELECT value FROM json_each(?))"
@@ -55,7 +56,7 @@ class TaskIndex:
 
     def wait_for(self, tasks: Iterable[tuple[str, bytes]]) -> None:
         """Wait for these tasks, (id, digest) each; one that is known keeps its digest."""
-        query = "INSERT INTO task VALUES (?, ?, NULL, NULL, 1)"
+        query = "INSERT INTO task VALUES (?, ?, NULL, NULL, 1, NULL)"
         query += " ON CONFLICT DO UPDATE SET awaited = 1 WHERE awaited = 0"
         with _explained():
             self.awaited += self._db.executemany(query, tasks).rowcount
@@ -74,7 +75,7 @@ class TaskIndex:
     def load(self, tasks: Iterable[IndexedTask]) -> None:
         """Take in stored tasks, of which none is waited for; of one that is stored twice, the last counts."""
         with _explained():
-            self._db.executemany("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, 0)", tasks)
+            self._db.executemany("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, 0, NULL)", tasks)
 
     def stored(self, ids: Iterable[str]) -> list[IndexedTask]:
         """Return those of these tasks that are in the bucket."""
@@ -100,6 +101,12 @@ class TaskIndex:
             rows = self._db.execute(f"SELECT id FROM task WHERE {_AMONG} AND awaited", (_list(ids),))  # noqa: S608  (ours)
             return {task_id for (task_id,) in rows}
 
+    def given(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return the parts of those of these tasks whose result was given out."""
+        query = f"SELECT id, part FROM task WHERE {_AMONG} AND part IS NOT NULL"  # noqa: S608  (ours)
+        with _explained():
+            return dict(self._db.execute(query, (_list(ids),)))
+
     def all_awaited(self) -> list[str]:
         """Return the tasks that are waited for."""
         with _explained():
@@ -109,6 +116,13 @@ class TaskIndex:
         """Take out these tasks, of which none is waited for."""
         with _explained():
             self._db.executemany("DELETE FROM task WHERE id = ?", ((task_id,) for task_id in ids))
+
+    def give_out(self, ids: Iterable[str], part: int) -> None:
+        """Wait for these tasks no more: their results, of this part, are given out."""
+        ids = [*ids]
+        self.give_up(ids)
+        with _explained():
+            self._db.executemany("UPDATE task SET part = ? WHERE id = ?", ((part, task_id) for task_id in ids))
 
     def give_up(self, ids: Iterable[str]) -> None:
         """Wait for these tasks no more."""
