@@ -20,7 +20,8 @@ def test_a_task_is_waited_for_once_and_known_from_then_on() -> None:
     index.wait_for([(IDS[0], b"another-")])
     assert index.awaited == 3
     assert index.digests([*IDS, "unknown"]) == dict.fromkeys(IDS, b"first---")
-    index.give_up([IDS[0], IDS[0], "unknown"])
+    assert index.give_up([IDS[0], IDS[0], "unknown"]) == {IDS[0]}
+    assert index.give_up([IDS[0]]) == set()
     assert (index.awaited, index.awaited_among(IDS), index.all_awaited()) == (2, {"a", "0"}, ["0", "a"])
     index.wait_for([(IDS[0], b"first---")])
     assert (index.awaited, index.digests(IDS[:1])) == (3, {IDS[0]: b"first---"})

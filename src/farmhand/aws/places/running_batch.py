@@ -325,11 +325,10 @@ class RunningBatch:
                 return
             skip = max(0, reply.next - part.first)
             ids = [str(result["id"]) for result in results[skip:]]
-            first = self._index.awaited_among(ids)
+            first = self._index.give_up(ids)
             for task_id, result in zip(ids, results[skip:], strict=True):
                 reply.results.append(result if task_id in first else {**result, "second": True})
                 first.discard(task_id)
-            self._index.give_up(ids)
             if not part.key and not skip:
                 reply.unclaimed_pico += part.pico
             reply.next = part.first + part.results
