@@ -20,10 +20,22 @@ def test_a_task_is_waited_for_once_and_known_from_then_on() -> None:
     index.wait_for([(IDS[0], b"another-")])
     assert index.awaited == 3
     assert index.digests([*IDS, "unknown"]) == dict.fromkeys(IDS, b"first---")
-    index.give_up([IDS[0], IDS[0], "unknown"])
+    assert index.give_up([IDS[0], IDS[0], "unknown"]) == {IDS[0]}
+    assert index.give_up([IDS[0]]) == set()
     assert (index.awaited, index.awaited_among(IDS), index.all_awaited()) == (2, {"a", "0"}, ["0", "a"])
     index.wait_for([(IDS[0], b"first---")])
     assert (index.awaited, index.digests(IDS[:1])) == (3, {IDS[0]: b"first---"})
+
+
+def test_where_a_result_was_given_out_is_known_from_then_on() -> None:
+    index = TaskIndex()
+    index.wait_for([(task_id, b"first---") for task_id in IDS])
+    index.give_up(IDS[1:2])
+    assert index.give_out(IDS[:2], 7) == {IDS[0]}
+    assert index.given([*IDS, "unknown"]) == dict.fromkeys(IDS[:2], 7)
+    assert (index.awaited, index.stored(IDS)) == (1, [])
+    index.store(2, 5, IDS[:1])
+    assert index.stored(IDS) == [IndexedTask(IDS[0], b"first---", 2, 5)]
 
 
 def test_where_tasks_are_is_known_by_generation_and_shard() -> None:

@@ -323,11 +323,10 @@ class RunningBatch:
                 return
             skip = max(0, reply.next - part.first)
             ids = [str(result["id"]) for result in results[skip:]]
-            first = self.index.awaited_among(ids)
+            first = self.index.give_out(ids, number)
             for task_id, result in zip(ids, results[skip:], strict=True):
                 reply.results.append(result if task_id in first else {**result, "second": True})
                 first.discard(task_id)
-            self.index.give_out(ids, number)
             if not part.key and not skip:
                 reply.unclaimed_pico += part.pico
             reply.next = part.first + part.results

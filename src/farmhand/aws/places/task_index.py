@@ -117,18 +117,20 @@ class TaskIndex:
         with _explained():
             self._db.executemany("DELETE FROM task WHERE id = ?", ((task_id,) for task_id in ids))
 
-    def give_out(self, ids: Iterable[str], part: int) -> None:
-        """Wait for these tasks no more: their results, of this part, are given out."""
+    def give_out(self, ids: Iterable[str], part: int) -> set[str]:
+        """Note that the results of these tasks, of this part, are given out, and return those that were waited for."""
         ids = [*ids]
-        self.give_up(ids)
         with _explained():
-            self._db.executemany("UPDATE task SET part = ? WHERE id = ?", ((part, task_id) for task_id in ids))
+            self._db.execute(f"UPDATE task SET part = ? WHERE {_AMONG}", (part, _list(ids)))  # noqa: S608  (ours)
+        return self.give_up(ids)
 
-    def give_up(self, ids: Iterable[str]) -> None:
-        """Wait for these tasks no more."""
-        query = "UPDATE task SET awaited = 0 WHERE id = ? AND awaited"
+    def give_up(self, ids: Iterable[str]) -> set[str]:
+        """Wait for these tasks no more, and return those that were waited for."""
+        query = f"UPDATE task SET awaited = 0 WHERE {_AMONG} AND awaited RETURNING id"  # noqa: S608  (ours)
         with _explained():
-            self.awaited -= self._db.executemany(query, ((task_id,) for task_id in ids)).rowcount
+            found = {task_id for (task_id,) in self._db.execute(query, (_list(ids),)).fetchall()}
+        self.awaited -= len(found)
+        return found
 
 
 def _list(ids: Iterable[str]) -> str:
