@@ -17,11 +17,10 @@ from typing import Any
 import click
 import msgspec
 
-from farmhand.cli.say import printable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import files
 from farmhand.core.money import pico
-from farmhand.core.readable import counted, duration, money
+from farmhand.core.readable import counted, duration, money, printable
 from farmhand.core.settings import Settings
 
 #: Seconds: figures that are older are asked for again, behind the scenes; from the second age on, the age is shown.

@@ -20,6 +20,7 @@ from mcp.server.stdio import stdio_server
 from farmhand import __version__
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import harmless
+from farmhand.core.readable import printable
 from farmhand.mcp_server import tools, words
 from farmhand.mcp_server.farm import Farm, StopUnless, Work
 from farmhand.mcp_server.lines import ClientLines
@@ -126,7 +127,9 @@ def make_server(farm: Farm) -> Server[Any]:
 
 
 def _result(text: str, *, is_error: bool = False) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=is_error)
+    # A client may show it on a terminal, and a model may have written it.
+    shown = printable(text.replace("\r\n", "\n"))
+    return types.CallToolResult(content=[types.TextContent(type="text", text=shown)], is_error=is_error)
 
 
 async def _serve(farm: Farm) -> None:
