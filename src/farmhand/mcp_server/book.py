@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS job (
     label TEXT NOT NULL, tasks INTEGER NOT NULL,
     reserved INTEGER NOT NULL,              -- pico-dollars that it may cost
     cost INTEGER,                           -- pico-dollars; NULL: not known, so `reserved` counts
-    state TEXT NOT NULL DEFAULT 'open'      -- open, done, cancelled
+    state TEXT NOT NULL DEFAULT 'open'      -- open, stopping (called off), done, cancelled
 );
 CREATE INDEX IF NOT EXISTS job_day ON job (day);
 CREATE INDEX IF NOT EXISTS job_session ON job (session);
@@ -106,7 +106,8 @@ class Book:
                     yield db
                     db.execute("COMMIT")
                 except BaseException:
-                    db.execute("ROLLBACK")
+                    if db.in_transaction:  # SQLite has rolled back itself where the disk is full
+                        db.execute("ROLLBACK")
                     raise
         except (OSError, sqlite3.Error) as error:
             hint = "without it nothing is sent: see to that file"
