@@ -53,7 +53,7 @@ class Farm:
     async def farm_task(self, session: Session, own: tools.TaskArguments, fields: dict[str, Any]) -> str:
         """Run one task."""
         conf = self.conf
-        task = await self._intake.task(session, conf, own, fields)
+        task, notes = await self._intake.task(session, conf, own, fields)
         most = most_of(task, conf)
         amount = await self._reserve(
             session, task.id, "task", task.max_usd, most, most * 2 // 5, conf, own.label or "", 1
@@ -70,7 +70,7 @@ class Farm:
         with StopUnless(job, self.book) as stop:
             await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
             stop.gone_on()
-        return await self._told(task.id)
+        return "\n".join([*notes, await self._told(task.id)])
 
     async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
         """Begin a batch."""
