@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import harmless
 from farmhand.core.readable import printable
 from farmhand.mcp_server import tools, words
-from farmhand.mcp_server.farm import Farm, StopUnless, Work
+from farmhand.mcp_server.called_off import StopUnless
+from farmhand.mcp_server.farm import Farm, Work
 from farmhand.mcp_server.lines import ClientLines
 
 INSTRUCTIONS = (
@@ -59,7 +61,9 @@ class ClientSession:
             paths = [Path(unquote(parts.path)) for root in found if (parts := urlsplit(str(root.uri))).scheme == "file"]
             if paths:
                 return paths
-        return [Path.cwd()]
+        with suppress(OSError):  # it may be gone
+            return [Path.cwd()]
+        return []
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Tell how far the call is, if the client wants to know."""

@@ -36,7 +36,7 @@ _SAID = [
         (r"farmhand list shows them", "farm_status lists them"),
         (r"farmhand status says", "farm_status says"),
         (r"--max-(tokens|usd)\b", r"max_\1"),
-        (r"--(model|system|schema)\b", r"\1"),
+        (r"--(model|system|schema|since)\b", r"\1"),
     )
 ]
 #: What of the rest only the operator can do.
