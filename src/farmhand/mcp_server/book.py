@@ -81,7 +81,9 @@ class SessionMoneySpent(Refused):
     def __init__(self, room: Room, setting: str, config: str) -> None:
         what = f"the farm's budget for this {room.name} does not allow it: {room.said()}; nothing was sent"
         more = f"ask the operator to raise {setting} in {config} (it counts at once)"
-        held = ", or wait with farm_result until a job ends and frees what is held for it" if room.held else ""
+        held = (
+            ", or wait for a job (farm_result) or end one (farm_cancel): that frees what it holds" if room.held else ""
+        )
         super().__init__(what, hint=f"a smaller max_tokens needs less; else {more}{held}")
         self.room, self.setting = room, setting
 

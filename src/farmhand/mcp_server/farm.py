@@ -78,10 +78,13 @@ class Farm:
         conf = self.conf
         limit = tools.task_of({"id": "x", "prompt": "x", "max_usd": fields.pop("max_usd", None)}, "max_usd").max_usd
         tasks, notes = await self._intake.tasks(session, conf, own, fields)
-        most = sum(most_of(task, conf) for task in tasks)
+        mosts = [most_of(task, conf) for task in tasks]
+        # As for a task: with less none of them could begin, unless the operator lets a spent budget bend.
+        least = min(mosts) * 2 // 5 if conf.when_spent == "stop" else 1
         job = Job(self._directory, f"b{secrets.token_hex(6)}")
         wanted = len(tasks)
-        amount = await self._reserve(session, job.id, "batch", limit, most, 1, conf, own.label or "", wanted)
+        least = least if limit is None else min(least, pico(limit))
+        amount = await self._reserve(session, job.id, "batch", limit, sum(mosts), least, conf, own.label or "", wanted)
         lines = b"".join(line_of(task) for task in tasks)
         try:
             job.make("in.jsonl", lines)

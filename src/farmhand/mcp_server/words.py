@@ -10,7 +10,8 @@ _SAID = [
     for pattern, text in (
         (
             r"raise --max-usd, or the host's budget, and give the same command",
-            "give what has no answer to farm_batch again with a larger max_usd; a host's budget is the operator's",
+            "farm_cancel {id} frees what it holds; then give what has no answer to farm_batch with a larger max_usd; "
+            "a host's budget is the operator's",
         ),
         (
             r"put that right and give the same command",

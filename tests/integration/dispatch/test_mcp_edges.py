@@ -11,7 +11,7 @@ import anyio
 from tests.integration.dispatch.conftest import Workstation, received
 from tests.integration.dispatch.sessions import id_in, jobs, raw, session
 from tests.integration.dispatch.sshd import Sshd
-from tests.integration.dispatch.test_mcp import agent_of_inventory, batches
+from tests.integration.dispatch.test_mcp import agent_of_inventory, batches, configure
 from tests.support.messages_api import MessagesApi
 
 CALLS: list[tuple[str, dict[str, Any]]] = [
@@ -61,3 +61,20 @@ async def test_a_session_whose_directory_is_gone_can_still_send_prompts(
         assert refused.failed
         assert "no directory of its own" in refused
     assert received(api) == ["No", "Yes"]
+
+
+async def test_a_batch_that_stopped_holds_its_money_until_it_is_cancelled_and_what_is_left_begins_nothing(
+    batches: Workstation, farm: Sshd, agent_of_inventory: None, api: MessagesApi, tmp_path: Path
+) -> None:
+    configure(batches, mcp_session_max_usd=0.004)
+    async with session(batches, tmp_path / "work") as one:
+        stopped = await one.call("farm_batch", tasks=["a", "b"], max_usd=0.002, wait_s=60)
+        assert stopped.startswith("budget: "), stopped
+        assert f"farm_cancel {id_in(stopped)} frees what it holds" in stopped
+        # US$ 0.002 is left, and a task may need more than that: the reason is the session's budget, not the batch's.
+        refused = await one.call("farm_batch", tasks=["a"])
+        assert refused.startswith("mcp_budget: the farm's budget for this session does not allow it"), refused
+        assert "end one (farm_cancel)" in refused
+        assert "it has cost US$ 0.00" in await one.call("farm_cancel", id=id_in(stopped))
+        assert "Loopback answer to 1 bytes" in await one.ended(id_in(await one.call("farm_batch", tasks=["a"])))
+    assert received(api) == ["a"]
