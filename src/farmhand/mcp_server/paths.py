@@ -89,7 +89,11 @@ class Paths:
 
     def _base(self, given: str) -> Path:
         path = Path(os.path.expanduser(given))
-        return path if path.is_absolute() or not self.roots else self.roots[0] / path
+        if path.is_absolute() or not self.roots:
+            return path
+        # In the first directory that has it, else in the first that is there: a client may name one that is gone.
+        there = [root / path for root in self.roots if root.is_dir()] or [self.roots[0] / path]
+        return next((one for one in there if os.path.lexists(one)), there[0])
 
     def _is_pattern(self, name: str) -> bool:
         return glob.has_magic(name) and not os.path.lexists(self._base(name))

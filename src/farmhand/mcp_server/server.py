@@ -39,6 +39,12 @@ _Context = ServerRequestContext[Any, Any]
 _ALWAYS = frozenset({"farm_task", "farm_batch", "farm_result"})
 
 
+class _AnyRoots(types.Result):
+    """The client's roots as they come: the SDK's own type refuses all of them where one is no file."""
+
+    roots: list[dict[str, Any]]
+
+
 class ClientSession:
     """The client of one call."""
 
@@ -55,10 +61,11 @@ class ClientSession:
             try:
                 with anyio.fail_after(_ROOTS_S), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    found = (await self._context.session.list_roots()).roots
+                    found = (await self._context.session.send_request(types.ListRootsRequest(), _AnyRoots)).roots
             except Exception:  # a client that cannot say so after all
                 found = []
-            paths = [Path(unquote(parts.path)) for root in found if (parts := urlsplit(str(root.uri))).scheme == "file"]
+            uris = [urlsplit(str(root.get("uri"))) for root in found]
+            paths = [Path(unquote(uri.path)) for uri in uris if uri.scheme == "file"]
             if paths:
                 return paths
         with suppress(OSError):  # it may be gone
