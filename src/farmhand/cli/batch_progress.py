@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from farmhand.cli import colour
-from farmhand.cli.say import note, printable
-from farmhand.core.readable import dollars, duration
+from farmhand.cli.say import note
+from farmhand.core.readable import dollars, duration, printable
 
 #: The least time between two plain lines. Seconds.
 LINE_EVERY_S = 5.0

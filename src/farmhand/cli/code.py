@@ -16,7 +16,7 @@ from farmhand.cli import render, task_options
 from farmhand.cli.amount import MAX_USD
 from farmhand.cli.code_runs import FARGATE, CodeRun, DockerRun, FargateRun
 from farmhand.cli.prompt import assemble
-from farmhand.cli.say import note, printable
+from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.code import changes, repository
@@ -27,7 +27,7 @@ from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError, from_result
 from farmhand.core.files import xdg
 from farmhand.core.ids import new_task_id
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, printable
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.core.task import PATCH, TASK_OUTPUTS

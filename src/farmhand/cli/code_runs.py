@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from farmhand.cli.carry import cancelled_when_stopped, task_span
-from farmhand.cli.say import note, printable
+from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.waiting import WaitLine
 from farmhand.code.repository import FetchedCommit
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.keys import holds_key
+from farmhand.core.readable import printable
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_OUTPUTS
 from farmhand.places import docker

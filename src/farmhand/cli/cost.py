@@ -20,7 +20,7 @@ from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
 from farmhand.core.money import pico, plain
-from farmhand.core.readable import counted, duration
+from farmhand.core.readable import counted, duration, printable
 from farmhand.core.settings import Settings
 from farmhand.cost import queries
 from farmhand.cost.breakdown import label_text
@@ -117,7 +117,7 @@ def _cell(value: Any) -> Any:
     """Return the value; a text that a spreadsheet would take for a formula is prefixed with `'`, a number never."""
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return value
-    text = say.printable(value)
+    text = printable(value)
     return f"'{text}" if value[:1] in _BLANK or value.lstrip()[:1] in _FORMULA else text
 
 

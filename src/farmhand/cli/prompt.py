@@ -12,15 +12,16 @@ from typing import NamedTuple
 from farmhand.cli.say import note
 from farmhand.core.decoding import as_text, check_stream, shown
 from farmhand.core.errors import UsageError
-from farmhand.core.ids import MAX_PROMPT_BYTES
+from farmhand.core.files import read_most, read_open
+from farmhand.core.ids import MAX_FILE_BYTES, MAX_PROMPT_BYTES
 
 #: How long to wait for input on a pipe if the prompt is also given as an argument. Seconds.
 GIVE_UP_AFTER_S = 3.0
 _GOING_ON = "nothing came on stdin within {:g} s, so it is left out (--no-stdin saves the wait, -f - waits for it)"
 _GIVE = "give it as an argument or on stdin"
 _CHUNK = 1024 * 1024
-#: The most bytes of a picture or a PDF; farmhand.core.attachments has the limits of what is sent.
-MAX_FILE_BYTES = 22 * 1024 * 1024
+#: The most bytes of a task as JSON: its files and turns (30 MB), its prompt with every byte escaped, and room for more.
+MAX_TASK_BYTES = 128 * 1024 * 1024
 
 
 class Prompt(NamedTuple):
@@ -75,9 +76,8 @@ def read_text(name: str, option: str) -> tuple[str, str]:
             if sys.stdin is None or sys.stdin.closed:
                 raise UsageError(f"{where}: there is no stdin")
             check_stream(sys.stdin.fileno())
-            return sys.stdin.buffer.read().decode("utf-8-sig"), where
-        with open(name, "rb") as file:
-            return file.read().decode("utf-8-sig"), where
+            return read_open(sys.stdin.buffer, MAX_TASK_BYTES).decode("utf-8-sig"), where
+        return read_most(name, MAX_TASK_BYTES).decode("utf-8-sig"), where
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not valid UTF-8 at byte {error.start}", code="invalid_prompt") from None
     except (OSError, ValueError) as error:

@@ -1,6 +1,6 @@
 """Output on stdout: the answer, streamed on a terminal and byte for byte into a pipe, or one JSON object.
 
-On a terminal, and in all JSON, control characters are replaced or escaped: see `say.CONTROL`.
+On a terminal, and in all JSON, control characters are replaced or escaped: see `readable.CONTROL`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from farmhand.cli.say import CONTROL, note, printable
+from farmhand.cli.say import note
 from farmhand.cli.waiting import WaitLine
 from farmhand.core.errors import FarmhandError, NotConfigured, TaskFailed, from_result
 from farmhand.core.keys import without_secrets
+from farmhand.core.readable import CONTROL, printable
 
 
 def write_bytes(text: str) -> None:

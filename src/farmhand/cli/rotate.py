@@ -13,11 +13,12 @@ import click
 
 from farmhand.aws.credentials.expiry import Record
 from farmhand.cli.amount import DURATION
-from farmhand.cli.say import note, printable
+from farmhand.cli.say import note
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
+from farmhand.core.readable import printable
 from farmhand.core.settings import Settings
 from farmhand.rotation.build import build, check_new_key_source, is_old, known_hosts
 from farmhand.rotation.machine import Machine

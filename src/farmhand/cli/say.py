@@ -6,17 +6,14 @@ import contextlib
 import errno
 import io
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import without_secrets
+from farmhand.core.readable import printable
 
-#: Characters of remote text that must not reach a terminal. C0 (but tab and line feed), DEL and C1 are terminal
-#: commands. Direction marks make text read as another text. Lone surrogates cannot be encoded.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: The program's name, printed before each message; set by `end`.
 _program = "farmhand"
 
@@ -138,11 +135,6 @@ def note(text: str) -> None:
 def one_line(text: str) -> str:
     """Return `text` in one line, through `printable`."""
     return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """Return `text` with the characters of CONTROL replaced by U+FFFD."""
-    return CONTROL.sub("\ufffd", text)
 
 
 def ask(question: str, *, declined: str = "nothing was changed") -> None:

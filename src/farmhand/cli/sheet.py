@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from farmhand.cli import colour
-from farmhand.cli.say import printable
+from farmhand.core.readable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,11 +17,10 @@ from typing import Any
 import click
 import msgspec
 
-from farmhand.cli.say import printable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import files
 from farmhand.core.money import pico
-from farmhand.core.readable import counted, duration, money
+from farmhand.core.readable import counted, duration, money, printable
 from farmhand.core.settings import Settings
 
 #: Seconds: figures that are older are asked for again, behind the scenes; from the second age on, the age is shown.
@@ -148,6 +147,8 @@ def _session(session: dict[str, Any]) -> list[str]:
     used, most = [], 0.0
     for name, said in _WINDOWS.items():
         window = limits.get(name)
+        if isinstance(window, dict) and isinstance(ends := window.get("resets_at"), int | float) and ends < time.time():
+            continue  # it has begun again since, and nothing is known of the new one
         share = window.get("used_percentage") if isinstance(window, dict) else None
         if isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1000:
             used.append(f"{said}: {share:.0f} %")

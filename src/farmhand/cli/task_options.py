@@ -9,7 +9,8 @@ from typing import Any
 from farmhand.cli.prompt import assemble, read_text
 from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
 from farmhand.core.errors import UsageError
-from farmhand.core.ids import new_task_id
+from farmhand.core.files import read_most
+from farmhand.core.ids import MAX_PROMPT_BYTES, new_task_id
 from farmhand.core.settings import Settings
 
 
@@ -108,8 +109,7 @@ def read_schema(given: str) -> dict[str, Any]:
     else:
         where = f"--schema {shown(given)}"
         try:
-            with open(given, encoding="utf-8") as file:
-                text = file.read()
+            text = read_most(given, MAX_PROMPT_BYTES).decode("utf-8")
         except OSError as error:
             raise UsageError(f"{where}: {error.strerror}", code="invalid_schema") from None
         except ValueError:

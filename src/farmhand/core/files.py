@@ -63,6 +63,20 @@ def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: 
     sync_directory(directory)
 
 
+def read_most(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return a file's content. Raise OSError, also for one of more than `most` bytes: a device has no end."""
+    with open(path, "rb") as file:
+        return read_open(file, most)
+
+
+def read_open(file: IO[bytes], most: int) -> bytes:
+    """Return what an open file has, as `read_most` does."""
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes")
+    return data
+
+
 def replace(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None, beside: str = "") -> None:
     """Write `content` to `path` as `replacing` does. Raise OSError."""
     with replacing(path, mode=mode, beside=beside) as out:

@@ -7,6 +7,8 @@ import re
 import time
 
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
+#: The most bytes of a picture or a PDF; farmhand.core.attachments has the limits of what is sent.
+MAX_FILE_BYTES = 22 * 1024 * 1024
 _LONGEST = 64
 _AGAIN = re.compile(r"(.+)\.r\d+", re.DOTALL)
 _CUT = re.compile(r".*-([0-9a-f]{12})\.r\d+", re.DOTALL)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from farmhand.core.errors import NotConfigured
+from farmhand.core.files import read_most
 from farmhand.core.task import Usage
 from farmhand.core.terms import KINDS, STANDARD, Terms, factors_of
 from farmhand.core.typed import ready
@@ -30,6 +31,8 @@ from farmhand.core.typed import ready
 #: US$ per million tokens → pico-dollars per token.
 _PICO = 10**6
 _DAY_S = 86400
+#: The largest file of prices that is read.
+_MAX_BYTES = 4 * 1024 * 1024
 _ONE = Fraction(1)
 
 
@@ -198,7 +201,7 @@ def price_table(override: Path | None = None) -> PriceTable:
     spans, factors = _spans(base, base.batch_factor, "prices.toml"), factors_of(base.factors, "prices.toml")
     aliases, version = dict(base.aliases), base.version.isoformat()
     try:
-        text = override.read_text(encoding="utf-8") if override is not None else ""
+        text = read_most(override, _MAX_BYTES).decode("utf-8") if override is not None else ""
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:

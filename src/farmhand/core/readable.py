@@ -1,11 +1,18 @@
-"""Amounts as people read them: money, durations, sizes and counts in one form everywhere. Tables have exact figures."""
+"""Amounts as people read them: money, durations, sizes and counts in one form everywhere. Tables have exact figures.
+
+And texts of others, without what a terminal would do.
+"""
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from .money import pico, usd
 
+#: Characters of remote text that must not reach a terminal. C0 (but tab and line feed), DEL and C1 are terminal
+#: commands. Direction marks make text read as another text. Lone surrogates cannot be encoded.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: Digits of an amount below US$ 1, from the first that is not zero.
 _DIGITS = 3
 #: Of each unit: how many of the one before, and from how many of that on it is used.
@@ -57,3 +64,8 @@ def _short(value: float) -> str:
     if abs(value) >= 10:
         return f"{value:.0f}"
     return f"{value:.1f}".removesuffix(".0") if abs(value) >= 1 else f"{value:.2g}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with the characters of CONTROL replaced by U+FFFD."""
+    return CONTROL.sub("\ufffd", text)

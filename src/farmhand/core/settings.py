@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farmhand.core.amounts import DURATION_FORM, duration
 from farmhand.core.errors import NotConfigured, Refused, UsageError
-from farmhand.core.files import xdg
+from farmhand.core.files import read_most, xdg
 from farmhand.core.keys import DEFAULT_SOURCE, redact
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ UPSTREAM = "https://api.anthropic.com"
 _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 #: The units of numbers, by the end of a setting's name; others are in seconds.
 _UNITS = {"days": "days", "vcpus": "vCPUs", "usd": "US$", "chars": "characters"}
+#: The largest settings file that is read.
+_MAX_BYTES = 1024 * 1024
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -235,10 +237,10 @@ def _with_pot(settings: Settings, given: Mapping[str, Any]) -> Settings:
 
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            import tomllib  # 5 ms, needed only if there is such a file
+        text = read_most(path, _MAX_BYTES).decode("utf-8")
+        import tomllib  # 5 ms, needed only if there is such a file
 
-            values = tomllib.load(file)
+        values = tomllib.loads(text)
     except FileNotFoundError:
         if asked_for:
             raise NotConfigured(f"the settings file {path} does not exist", hint="create it or unset it") from None

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS job (
     label TEXT NOT NULL, tasks INTEGER NOT NULL,
     reserved INTEGER NOT NULL,              -- pico-dollars that it may cost
     cost INTEGER,                           -- pico-dollars; NULL: not known, so `reserved` counts
-    state TEXT NOT NULL DEFAULT 'open'      -- open, done, cancelled
+    state TEXT NOT NULL DEFAULT 'open'      -- open, stopping (called off), done, cancelled
 );
 CREATE INDEX IF NOT EXISTS job_day ON job (day);
 CREATE INDEX IF NOT EXISTS job_session ON job (session);
@@ -81,7 +81,9 @@ class SessionMoneySpent(Refused):
     def __init__(self, room: Room, setting: str, config: str) -> None:
         what = f"the farm's budget for this {room.name} does not allow it: {room.said()}; nothing was sent"
         more = f"ask the operator to raise {setting} in {config} (it counts at once)"
-        held = ", or wait with farm_result until a job ends and frees what is held for it" if room.held else ""
+        held = (
+            ", or wait for a job (farm_result) or end one (farm_cancel): that frees what it holds" if room.held else ""
+        )
         super().__init__(what, hint=f"a smaller max_tokens needs less; else {more}{held}")
         self.room, self.setting = room, setting
 
@@ -106,7 +108,8 @@ class Book:
                     yield db
                     db.execute("COMMIT")
                 except BaseException:
-                    db.execute("ROLLBACK")
+                    if db.in_transaction:  # SQLite has rolled back itself where the disk is full
+                        db.execute("ROLLBACK")
                     raise
         except (OSError, sqlite3.Error) as error:
             hint = "without it nothing is sent: see to that file"

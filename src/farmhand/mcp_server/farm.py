@@ -22,8 +22,9 @@ from farmhand.core.money import pico, plain, usd
 from farmhand.core.readable import counted, duration, money
 from farmhand.mcp_server import answers, tools, words
 from farmhand.mcp_server.book import Book, JobEntry, SessionMoneySpent
+from farmhand.mcp_server.called_off import StopUnless
 from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
-from farmhand.mcp_server.jobs import Job, cost_of
+from farmhand.mcp_server.jobs import Job, cost_of, working_directory
 
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
 _LOOK_S = 0.1
@@ -53,7 +54,7 @@ class Farm:
     async def farm_task(self, session: Session, own: tools.TaskArguments, fields: dict[str, Any]) -> str:
         """Run one task."""
         conf = self.conf
-        task = await self._intake.task(session, conf, own, fields)
+        task, notes = await self._intake.task(session, conf, own, fields)
         most = most_of(task, conf)
         amount = await self._reserve(
             session, task.id, "task", task.max_usd, most, most * 2 // 5, conf, own.label or "", 1
@@ -67,20 +68,23 @@ class Farm:
         except FarmhandError:
             self.book.settle(task.id, 0)
             raise
-        with StopUnless(job, self.book) as stop:
+        async with StopUnless(job.id, self._called_off) as stop:
             await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
             stop.gone_on()
-        return await self._told(task.id)
+        return "\n".join([*notes, await self._told(task.id)])
 
     async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
         """Begin a batch."""
         conf = self.conf
         limit = tools.task_of({"id": "x", "prompt": "x", "max_usd": fields.pop("max_usd", None)}, "max_usd").max_usd
         tasks, notes = await self._intake.tasks(session, conf, own, fields)
-        most = sum(most_of(task, conf) for task in tasks)
+        mosts = [most_of(task, conf) for task in tasks]
+        # As for a task: with less none of them could begin, unless the operator lets a spent budget bend.
+        least = min(mosts) * 2 // 5 if conf.when_spent == "stop" else 1
         job = Job(self._directory, f"b{secrets.token_hex(6)}")
         wanted = len(tasks)
-        amount = await self._reserve(session, job.id, "batch", limit, most, 1, conf, own.label or "", wanted)
+        least = least if limit is None else min(least, pico(limit))
+        amount = await self._reserve(session, job.id, "batch", limit, sum(mosts), least, conf, own.label or "", wanted)
         lines = b"".join(line_of(task) for task in tasks)
         try:
             job.make("in.jsonl", lines)
@@ -89,7 +93,7 @@ class Farm:
             self.book.settle(job.id, 0)
             raise
         wait_s = _wait(own.wait_s, 0.0)
-        with StopUnless(job, self.book) as stop:
+        async with StopUnless(job.id, self._called_off) as stop:
             await self._wait(session, job, wanted, max(wait_s, _BEGINS_S))
             stop.gone_on()
         return "\n".join([*notes, await self._told(job.id)])
@@ -111,16 +115,35 @@ class Farm:
         """End a job."""
         entry = self._entry(own.id)
         job = Job(self._directory, entry.id)
-        if entry.state != "open":
+        if entry.state not in ("open", "stopping"):
             return f"{entry.kind} {entry.id} had ended before"
         if job.is_running():
             job.stop()
             await self._wait(session, job, entry.tasks, _VERB_S)
         if job.is_running():
             raise FarmhandError(f"{entry.kind} {entry.id} is still stopping", hint="call farm_cancel again")
-        if not self._unfinished(entry, job):
+        if entry.state == "open" and not self._unfinished(entry, job):
             return await self._told(entry.id)
-        # What it has cost is not known, unless its host says so: what was held for it stays spent.
+        cost = await self._cancelled(entry, job)
+        spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
+        return f"{entry.kind} {entry.id} is cancelled; {spent}"
+
+    async def _called_off(self, job_id: str) -> None:
+        """End a job whose call the client has called off."""
+        entry, job = self._entry(job_id), Job(self._directory, job_id)
+        job.stop()
+        # So it stands in the book, with all that was held for it, if this process ends before the rest is known.
+        self.book.settle(job_id, None, "stopping")
+        while job.is_running():  # noqa: ASYNC110  (it may be another server's child)
+            await anyio.sleep(_LOOK_S)
+        await self._cancelled(entry, job)
+
+    async def _cancelled(self, entry: JobEntry, job: Job) -> int | None:
+        """Cancel what a job that was stopped may have left anywhere, and return what it has cost, None if not known."""
+        if not self._unfinished(entry, job):
+            cost = job.cost_if_known()
+            self.book.settle(entry.id, cost, "cancelled")
+            return cost
         leases, kept_here = job.leases(), False
         if entry.kind == "task":
             leases = [entry.id]
@@ -136,10 +159,13 @@ class Farm:
         if unreached and not kept_here:
             hint = "what it has may go on there: call farm_cancel again when the host is up"
             raise FarmUnreachable(f"{entry.kind} {entry.id} is not cancelled: {unreached[0]}", hint=hint)
-        cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
+        # What it has cost is not known, unless its host says so: what was held for it stays spent.
+        if entry.kind == "task":
+            cost = await self._cost_at_host(entry)
+        else:
+            cost = job.cost_if_known() if job.has_begun() else 0
         self.book.settle(entry.id, cost, "cancelled")
-        spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
-        return f"{entry.kind} {entry.id} is cancelled; {spent}"
+        return cost
 
     async def farm_status(self, session: Session, own: tools.StatusArguments, _: dict[str, Any]) -> str:
         """Return what the farm does, and the last jobs."""
@@ -238,7 +264,7 @@ class Farm:
                 return self._batch_told(entry, job, f"runs ({waits}farm_result {entry.id} has more later)")
             what = job.text("progress") or "it starts"
             return f"task {entry.id} still runs ({what}); farm_result {entry.id} has its answer later"
-        if entry.state == "cancelled":
+        if entry.state in ("cancelled", "stopping"):
             return f"{entry.kind} {entry.id} was cancelled"
         self._settle(entry, job)
         if entry.kind == "batch":
@@ -292,7 +318,7 @@ class Farm:
         argv = [sys.executable, "-c", "from farmhand.cli import main; main()", *arguments, "--json", *config]
         try:
             with anyio.fail_after(_VERB_S):
-                done = await anyio.run_process(argv, check=False, env=self._environment)
+                done = await anyio.run_process(argv, check=False, env=self._environment, cwd=working_directory())
         except TimeoutError:
             what = f"the farm's {arguments[0]} is not there after {_VERB_S:g} s"
             raise FarmUnreachable(what, hint="call it again later") from None
@@ -314,33 +340,6 @@ class Farm:
         label = f" {entry.label!r}" if entry.label else ""
         what = entry.kind if entry.kind == "task" else f"batch of {entry.tasks}"
         return f"{what} {entry.id}{label}: {state}, {cost}, {duration(time.time() - entry.created)} ago"
-
-
-class StopUnless:
-    """Stops a job if the body is cancelled before `gone_on`."""
-
-    closing = False
-
-    @classmethod
-    def session_ends(cls) -> None:
-        """Stop nothing from now on: what is cancelled then nobody has called off, it goes on."""
-        cls.closing = True
-
-    def __init__(self, job: Job, book: Book) -> None:
-        self._job, self._book, self._gone_on = job, book, False
-
-    def __enter__(self) -> StopUnless:
-        return self
-
-    def gone_on(self) -> None:
-        """From now on the job is the session's: it has its id."""
-        self._gone_on = True
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not self._gone_on and not StopUnless.closing:
-            self._job.stop()
-            # What it has cost until then is not known.
-            self._book.settle(self._job.id, None, "cancelled")
 
 
 def _wait(given: float | msgspec.UnsetType, usual: float) -> float:

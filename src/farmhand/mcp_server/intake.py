@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from farmhand.batch.sources import source
@@ -20,13 +22,14 @@ from farmhand.core.prices import price_table
 from farmhand.core.settings import Settings
 from farmhand.core.task import Task, Usage, resolve_model
 from farmhand.mcp_server import tools
-from farmhand.mcp_server.paths import Paths
+from farmhand.mcp_server.paths import Paths, left_out_note
 
 #: What the API adds itself to a prompt, in tokens, and how often a schema's answer may be asked for again.
 _ADDED_TOKENS = 1000
 _TRIES = 2
 _NAMES = re.compile(r"\{(text|path|name)\}")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_Made = TypeVar("_Made")
 
 #: Returns the prompt with these files, as text and as the wire's attachments: `farmhand.cli.prompt.assemble`.
 Assemble = Callable[[str, Sequence[str]], tuple[str, list[dict[str, str]]]]
@@ -51,22 +54,38 @@ class TaskIntake:
     def __init__(self, assemble: Assemble) -> None:
         self._assemble = assemble
 
-    async def task(self, session: Session, conf: Settings, own: tools.TaskArguments, fields: dict[str, Any]) -> Task:
-        """Return a task with a new id. Raise UsageError and Refused."""
-        made = {"id": new_task_id(), "timeout_s": conf.timeout_s, "pot": conf.pot} | _model(conf) | fields
-        if own.label:
-            made["labels"] = {"label": own.label}
-        checked = tools.task_of(made, "farm_task")
-        if not own.files:
-            return checked
-        paths, _ = (await self._paths(session, conf)).files(own.files)
-        text, files = self._assemble(checked.prompt, [str(path) for path in paths])
-        return tools.task_of(made | {"prompt": text, "files": files}, "farm_task")
+    async def task(
+        self, session: Session, conf: Settings, own: tools.TaskArguments, fields: dict[str, Any]
+    ) -> tuple[Task, list[str]]:
+        """Return a task with a new id, and what there is to say about it. Raise UsageError and Refused."""
+        paths = await self._paths(session, conf) if own.files else Paths([])
+        return await _beside(paths, lambda: self._task("farm_task", paths, conf, own, fields))
 
     async def tasks(
         self, session: Session, conf: Settings, own: tools.BatchArguments, fields: dict[str, Any]
     ) -> tuple[list[Task], list[str]]:
-        """Return the tasks of a batch, and what there is to say about them. Raise UsageError."""
+        """Return the tasks of a batch, and what there is to say about them. Raise UsageError and Refused."""
+        listed = own.tasks or []
+        named = own.file or own.files or any(isinstance(one, dict) and one.get("files") for one in listed)
+        paths = await self._paths(session, conf) if named else Paths([])
+        return await _beside(paths, lambda: self._tasks(paths, conf, own, fields))
+
+    def _task(
+        self, where: str, paths: Paths, conf: Settings, own: tools.TaskArguments, fields: dict[str, Any]
+    ) -> tuple[Task, list[str]]:
+        made = {"id": new_task_id(), "timeout_s": conf.timeout_s, "pot": conf.pot} | _model(conf) | fields
+        if own.label:
+            made["labels"] = {"label": own.label}
+        checked = tools.task_of(made, where)
+        if not own.files:
+            return checked, []
+        found, left_out = paths.files(own.files)
+        text, files = self._assemble(checked.prompt, [str(path) for path in found])
+        return tools.task_of(made | {"prompt": text, "files": files}, where), left_out_note(left_out)
+
+    def _tasks(
+        self, paths: Paths, conf: Settings, own: tools.BatchArguments, fields: dict[str, Any]
+    ) -> tuple[list[Task], list[str]]:
         given = [name for name in ("tasks", "file", "files") if getattr(own, name)]
         if len(given) != 1:
             raise UsageError("farm_batch takes one of tasks, file, or files with prompt", code="invalid_arguments")
@@ -74,19 +93,17 @@ class TaskIntake:
         if own.label:
             shared["labels"] = {"label": own.label}
         if own.tasks:
-            return [await self._listed(session, conf, n, one, shared) for n, one in enumerate(own.tasks, 1)], []
+            listed = [self._listed(paths, conf, n, one, shared) for n, one in enumerate(own.tasks, 1)]
+            return [task for task, _ in listed], [note for _, notes in listed for note in notes]
         prompt = shared.pop("prompt", None)
-        paths = await self._paths(session, conf)
         left_out: list[str] = []
         if own.file:
             name = paths.file(str(own.file))
-            records, _ = source([str(name)], "auto", prompt, shared)
+            records, _ = source([str(name)], "auto", prompt, shared, model=str(fields.get("model") or ""))
         else:
             if not isinstance(prompt, str) or not prompt.strip():
                 raise UsageError("farm_batch with files needs prompt", code="invalid_arguments")
             found, left_out = paths.files(own.files or [])
-            if not found:
-                raise UsageError("no file is there", hint="see the names and patterns", code="invalid_file")
             records, _ = source([str(one) for one in found], "files", _template(prompt), shared)
         made = []
         for record in records.records():
@@ -100,21 +117,32 @@ class TaskIntake:
             made.append(_checked(record.n, {**record.fields, "labels": labels}))
         if not made:
             raise UsageError(f"{own.file!r:.200} has no task in it; nothing was sent", code="invalid_input")
-        notes = [f"left out, since they may hold secrets: {', '.join(left_out[:20])}"] if left_out else []
-        return made, notes
+        return made, left_out_note(left_out)
 
-    async def _listed(self, session: Session, conf: Settings, n: int, one: Any, shared: dict[str, Any]) -> Task:
+    def _listed(self, paths: Paths, conf: Settings, n: int, one: Any, shared: dict[str, Any]) -> tuple[Task, list[str]]:
+        where = f"task {n}"
         if isinstance(one, str):
             one = {"prompt": one}
         if not isinstance(one, dict):
-            raise UsageError(f"task {n} is neither an object nor a prompt; nothing was sent", code="invalid_task")
-        own, fields = tools.read("farm_task", {name: value for name, value in one.items() if name != "wait_s"})
-        task = await self.task(session, conf, own, {**{k: v for k, v in shared.items() if k != "prompt"}, **fields})
+            raise UsageError(f"{where} is neither an object nor a prompt; nothing was sent", code="invalid_task")
+        given = {name: value for name, value in one.items() if name != "wait_s"}
+        own, fields = tools.read("farm_task", given, where)
+        mine = {**{name: value for name, value in shared.items() if name != "prompt"}, **fields}
+        task, notes = self._task(where, paths, conf, own, mine)
         task.id = ""
-        return task
+        return task, [f"{where}: {note}" for note in notes]
 
     async def _paths(self, session: Session, conf: Settings) -> Paths:
         return Paths(await session.roots(), _never(conf))
+
+
+async def _beside(paths: Paths, work: Callable[[], _Made]) -> _Made:
+    """Return what `work` makes, in a thread: other calls are answered while files are looked for and read."""
+    try:
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except anyio.get_cancelled_exc_class():
+        paths.called_off = True
+        raise
 
 
 def most_of(task: Task, conf: Settings) -> int:

@@ -51,6 +51,15 @@ def state_directory() -> Path:
     return path
 
 
+def working_directory() -> str | None:
+    """Return where a child is started: where the server was, None; if that is gone, a directory that is everywhere."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "/"
+    return None
+
+
 def cost_of(value: Any) -> int | None:
     """Return a cost in US$ of a result in pico-dollars; None if it is not known."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -96,6 +105,7 @@ class Job:
                     stdout=out,
                     stderr=log,
                     env=environment,
+                    cwd=working_directory(),
                     pass_fds=(lock,),
                     start_new_session=True,
                 )
@@ -163,6 +173,10 @@ class Job:
             with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
                 return [lease for (lease,) in db.execute("SELECT lease FROM line WHERE state = ?", (LEASED,))]
         return []
+
+    def has_begun(self) -> bool:
+        """Return whether a batch may have sent anything: it notes each task in its journal before that."""
+        return (self.path / "out.jsonl.farmhand").exists()
 
     def done(self) -> int:
         """Return how many tasks of a batch have ended."""

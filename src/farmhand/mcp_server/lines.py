@@ -15,10 +15,18 @@ from farmhand.core.task import MAX_PROMPT_BYTES
 
 #: The longest line in bytes: a prompt of the maximum size with every byte escaped, and room for more.
 MOST_BYTES = 16 * MAX_PROMPT_BYTES
-_ID = re.compile(rb'"id"\s*:\s*(\d{1,15}|"[\w-]{1,64}")')
+#: A request's id, which clients write before all else but the version, or after it, at the very end.
+_NUMBER = rb'"id"\s*:\s*(\d{1,15}|"[\w-]{1,64}")\s*'
+_VERSION = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
+_FIRST = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb",\s*)?" + _NUMBER + rb",")
+_LAST = re.compile(rb",\s*" + _NUMBER + rb"(?:,\s*" + _VERSION + rb")?\}\s*$")
+_EDGE = 4096
+#: So many brackets are looked at: the SDK's parser takes 200 levels.
+_BRACKETS = 150
 _SURROGATE = re.compile("[\ud800-\udfff]")
-#: What a request that is too long is answered by, as a method that there is not.
+#: What a request that the SDK would drop is answered by, as a method that there is not.
 _TOO_LONG = f"a request of more than {MOST_BYTES} bytes"
+_TOO_DEEP = "a request with too many levels of lists and objects"
 
 
 class ClientLines:
@@ -41,15 +49,33 @@ class ClientLines:
     def _read(self) -> str:
         line = self._file.readline(MOST_BYTES)
         if len(line) == MOST_BYTES and not line.endswith(b"\n"):
-            while (more := self._file.readline(MOST_BYTES)) and not more.endswith(b"\n"):
-                pass
-            found = _ID.search(line[:4096])
-            return (
-                json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]) if found else 0, "method": _TOO_LONG}) + "\n"
-            )
+            end = line[-_EDGE:]
+            while more := self._file.readline(MOST_BYTES):
+                end = (end + more)[-_EDGE:]
+                if more.endswith(b"\n"):
+                    break
+            return _refused(line, end, _TOO_LONG) or "\n"
+        if line.count(b"{") + line.count(b"[") > _BRACKETS and _is_too_deep(line):
+            return _refused(line, line[-_EDGE:], _TOO_DEEP) or "\n"
         text = line.decode("utf-8", "replace")
         if "\\ud" in text or "\\uD" in text:
             with suppress(ValueError, RecursionError):
                 clean = _SURROGATE.sub("\ufffd", json.dumps(json.loads(text), ensure_ascii=False))
                 return clean + "\n"
         return text
+
+
+def _refused(start: bytes, end: bytes, why: str) -> str | None:
+    """Return a request with the id of one that begins and ends so, which gets an error; None if that has no id."""
+    found = _FIRST.match(start[:_EDGE]) or _LAST.search(end)
+    return json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]), "method": why}) + "\n" if found else None
+
+
+def _is_too_deep(line: bytes) -> bool:
+    from pydantic_core import from_json
+
+    try:
+        from_json(line)
+    except ValueError as error:
+        return "recursion" in str(error)
+    return False

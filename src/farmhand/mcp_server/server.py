@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from mcp.server.stdio import stdio_server
 from farmhand import __version__
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import harmless
+from farmhand.core.readable import printable
 from farmhand.mcp_server import tools, words
-from farmhand.mcp_server.farm import Farm, StopUnless, Work
+from farmhand.mcp_server.called_off import StopUnless
+from farmhand.mcp_server.farm import Farm, Work
 from farmhand.mcp_server.lines import ClientLines
 
 INSTRUCTIONS = (
@@ -34,6 +37,12 @@ _LOOK_S = 5.0
 _ROOTS_S, _ASK_S = 10.0, 300.0
 _Context = ServerRequestContext[Any, Any]
 _ALWAYS = frozenset({"farm_task", "farm_batch", "farm_result"})
+
+
+class _AnyRoots(types.Result):
+    """The client's roots as they come: the SDK's own type refuses all of them where one is no file."""
+
+    roots: list[dict[str, Any]]
 
 
 class ClientSession:
@@ -52,13 +61,16 @@ class ClientSession:
             try:
                 with anyio.fail_after(_ROOTS_S), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    found = (await self._context.session.list_roots()).roots
+                    found = (await self._context.session.send_request(types.ListRootsRequest(), _AnyRoots)).roots
             except Exception:  # a client that cannot say so after all
                 found = []
-            paths = [Path(unquote(parts.path)) for root in found if (parts := urlsplit(str(root.uri))).scheme == "file"]
+            uris = [urlsplit(str(root.get("uri"))) for root in found]
+            paths = [Path(unquote(uri.path)) for uri in uris if uri.scheme == "file"]
             if paths:
                 return paths
-        return [Path.cwd()]
+        with suppress(OSError):  # it may be gone
+            return [Path.cwd()]
+        return []
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Tell how far the call is, if the client wants to know."""
@@ -126,7 +138,9 @@ def make_server(farm: Farm) -> Server[Any]:
 
 
 def _result(text: str, *, is_error: bool = False) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=is_error)
+    # A client may show it on a terminal, and a model may have written it.
+    shown = printable(text.replace("\r\n", "\n"))
+    return types.CallToolResult(content=[types.TextContent(type="text", text=shown)], is_error=is_error)
 
 
 async def _serve(farm: Farm) -> None:

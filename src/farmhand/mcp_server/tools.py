@@ -6,6 +6,8 @@ an object without `$ref`, `anyOf` and the like, which some clients refuse.
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -16,6 +18,7 @@ from farmhand.core.errors import UsageError
 from farmhand.core.keys import KEY
 from farmhand.core.task import TASK_ID, Task
 
+_KINDS: dict[str, Any] = {"array": list, "object": dict, "integer": int, "number": (int, float)}
 #: The longest that one call waits. Seconds.
 MOST_WAIT_S = 600.0
 #: The wire's fields of a task that a session may set, and what is said of them.
@@ -186,16 +189,32 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read(name: str, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def read(name: str, arguments: dict[str, Any], where: str = "") -> tuple[Any, dict[str, Any]]:
     """Return a tool's own arguments, and the wire's fields among them. Raise UsageError that says what to change."""
     tool = TOOLS[name]
-    wire = {field: value for field, value in arguments.items() if field in tool.wire}
-    own = {field: value for field, value in arguments.items() if field not in tool.wire}
+    schemas = input_schema(tool)["properties"]
+    given = {field: _meant(value, schemas.get(field, {})) for field, value in arguments.items() if value is not None}
+    wire = {field: value for field, value in given.items() if field in tool.wire}
+    own = {field: value for field, value in given.items() if field not in tool.wire}
     try:
         return msgspec.convert(own, tool.own), wire
     except msgspec.ValidationError as error:
         known = ", ".join([*tool.wire, *tool.own.__struct_fields__]) or "none"
-        raise UsageError(f"{name}: {error}", hint=f"its arguments: {known}", code="invalid_arguments") from None
+        raise UsageError(
+            f"{where or name}: {error}", hint=f"its arguments: {known}", code="invalid_arguments"
+        ) from None
+
+
+def _meant(value: Any, schema: dict[str, Any]) -> Any:
+    """Return an argument as its schema has it where a client has sent it as text: some do that now and then."""
+    kind = _KINDS.get(schema.get("type", ""))
+    found = value
+    if kind is not None and isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(value)
+    if schema.get("type") == "integer" and isinstance(found, float) and found.is_integer():
+        found = int(found)
+    return found if kind is not None and isinstance(found, kind) and not isinstance(found, bool) else value
 
 
 def task_of(fields: dict[str, Any], where: str) -> Task:

@@ -10,7 +10,8 @@ _SAID = [
     for pattern, text in (
         (
             r"raise --max-usd, or the host's budget, and give the same command",
-            "give what has no answer to farm_batch again with a larger max_usd; a host's budget is the operator's",
+            "farm_cancel {id} frees what it holds; then give what has no answer to farm_batch with a larger max_usd; "
+            "a host's budget is the operator's",
         ),
         (
             r"put that right and give the same command",
@@ -36,7 +37,7 @@ _SAID = [
         (r"farmhand list shows them", "farm_status lists them"),
         (r"farmhand status says", "farm_status says"),
         (r"--max-(tokens|usd)\b", r"max_\1"),
-        (r"--(model|system|schema)\b", r"\1"),
+        (r"--(model|system|schema|since)\b", r"\1"),
     )
 ]
 #: What of the rest only the operator can do.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from farmhand.core import attachments
 from farmhand.core.errors import WireError
-from farmhand.core.ids import new_task_id
+from farmhand.core.files import read_most
+from farmhand.core.ids import MAX_FILE_BYTES, MAX_PROMPT_BYTES, new_task_id
 from farmhand.wire.follow import FINAL_STATES
 
 #: The arguments that are fields of a task with the same names.
@@ -35,7 +35,7 @@ def read_files(given: dict[str, Any], find: Callable[[str, str], str]) -> None:
         if given["prompt"] is not None:
             raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
         try:
-            given["prompt"] = _content(find, name, f"prompt_file {name}").decode("utf-8")
+            given["prompt"] = _content(find, name, f"prompt_file {name}", MAX_PROMPT_BYTES).decode("utf-8")
         except UnicodeDecodeError as error:
             raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
     if given["prompt"] is None:
@@ -45,17 +45,17 @@ def read_files(given: dict[str, Any], find: Callable[[str, str], str]) -> None:
 
 def _attachment(find: Callable[[str, str], str], name: str) -> dict[str, str]:
     """Return the picture or PDF `name` as the wire has it. Raise WireError."""
-    data = _content(find, name, f"the file {name}")
+    data = _content(find, name, f"the file {name}", MAX_FILE_BYTES)
     if not (kind := attachments.media_type(data)):
         raise WireError("invalid_file", f"the file {name} is no {attachments.KINDS}")
     return {"media_type": kind, "data": b64encode(data).decode(), "name": os.path.basename(name)}
 
 
-def _content(find: Callable[[str, str], str], name: str, what: str) -> bytes:
+def _content(find: Callable[[str, str], str], name: str, what: str, most: int) -> bytes:
     from ansible.errors import AnsibleError
 
     try:
-        return Path(find("files", os.path.expanduser(name))).read_bytes()
+        return read_most(find("files", os.path.expanduser(name)), most)
     except AnsibleError:
         raise WireError("invalid_file", f"{what} is not on the controller") from None
     except OSError as error:

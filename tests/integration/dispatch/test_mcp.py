@@ -101,7 +101,7 @@ async def test_a_batch_over_files_goes_on_where_it_was_killed(
     api.state.latency_s = 2.0  # so that it surely runs when it is killed
     async with session(batches, work) as one:
         said = await one.call("farm_batch", prompt="Sum up", files=["."], label="eight")
-        assert "left out, since they may hold secrets: repos.env" in said
+        assert "left out, since they may hold secrets or lie elsewhere: repos.env" in said
         batch = id_in(said)
         await until(lambda: len(api.posts) >= 2)
         os.kill(int((jobs(batches) / batch / "pid").read_text()), signal.SIGKILL)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from farmhand.cli.render import Printer, answer_text, write_json
-from farmhand.cli.say import CONTROL, one_line, printable
+from farmhand.cli.say import one_line
 from farmhand.core.errors import TaskFailed
+from farmhand.core.readable import CONTROL, printable
 
 
 class Terminal(io.StringIO):

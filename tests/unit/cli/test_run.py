@@ -15,7 +15,7 @@ from farmhand.cli import run
 from farmhand.cli.arguments import OPTIONS
 from farmhand.cli.render import Printer
 from farmhand.cli.task_options import build_task, read_schema
-from farmhand.core.errors import TaskFailed, UsageError
+from farmhand.core.errors import FarmhandError, TaskFailed, UsageError
 from farmhand.core.settings import Settings
 from tests.support.schemas import check
 
@@ -148,6 +148,21 @@ def test_a_schema_from_a_file(tmp_path: Any) -> None:
     path.write_text("[]")
     with pytest.raises(UsageError, match="is an object"):
         read_schema(str(path))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--schema", "/dev/zero", "x"],
+        ["--task", "/dev/zero"],
+        ["--config", "/dev/zero", "x"],
+    ],
+)
+def test_a_file_without_end_is_one_line(given: list[str]) -> None:
+    done = CliRunner().invoke(run.command, given)
+    assert isinstance(done.exception, FarmhandError)
+    assert "/dev/zero" in str(done.exception)
+    assert "it has more than" in str(done.exception)
 
 
 def test_help_names_every_option_once() -> None:

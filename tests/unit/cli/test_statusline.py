@@ -82,6 +82,11 @@ def test_a_narrow_line_drops_parts_and_never_letters(config: Path, monkeypatch: 
          "your plan pays (5 h: 1 %, 7 days: 41 %)"),
         # Nothing is known from what is missing, null, of another form, or a limit of spending.
         ({}, ""),
+        # A window that has begun again since is no used-up plan.
+        ({"rate_limits": {"five_hour": {"used_percentage": 100, "resets_at": 1_700_000_000}}}, ""),
+        ({"rate_limits": {"five_hour": {"used_percentage": 100, "resets_at": 1_700_000_000},
+                          "seven_day": {"used_percentage": 41, "resets_at": 4_000_000_000}}},
+         "your plan pays (7 days: 41 %)"),
         ({"rate_limits": None}, ""),
         ({"rate_limits": {"five_hour": None, "seven_day": {"used_percentage": "x"}}}, ""),
         ({"rate_limits": {"spend_limit": {"used_percentage": 10}}}, ""),

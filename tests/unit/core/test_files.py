@@ -73,6 +73,14 @@ def test_the_file_is_the_old_one_until_the_block_ends(tmp_path: Path) -> None:
     assert (path.read_text(), list(tmp_path.iterdir())) == ("new", [path])
 
 
+def test_what_has_no_end_is_not_read_to_it(tmp_path: Path) -> None:
+    (tmp_path / "three").write_text("abc")
+    assert files.read_most(tmp_path / "three", 3) == b"abc"
+    for name, most in ((tmp_path / "three", 2), (Path("/dev/zero"), 1000)):
+        with pytest.raises(OSError, match=f"it has more than {most} bytes"):
+            files.read_most(name, most)
+
+
 def test_xdg() -> None:
     assert files.xdg("XDG_STATE_HOME", {"XDG_STATE_HOME": "/s"}) == "/s"
     for unusable in ({}, {"XDG_STATE_HOME": "s"}, {"XDG_STATE_HOME": ""}):

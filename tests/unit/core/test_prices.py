@@ -226,3 +226,5 @@ def test_an_operator_s_file_overrides_a_model_and_says_so_in_the_version(tmp_pat
         price_table(own)
     with pytest.raises(NotConfigured, match="cannot be read"):
         price_table(tmp_path)
+    with pytest.raises(NotConfigured, match="cannot be read: it has more than"):
+        price_table(Path("/dev/zero"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.mcp_server import answers
+from farmhand.mcp_server import answers, server
 from farmhand.mcp_server.intake import _template
 from farmhand.mcp_server.jobs import Job
 
@@ -82,3 +82,8 @@ def test_an_answer_with_other_ends_of_lines_and_a_request_of_others_come_whole(j
 def test_only_three_names_are_columns_of_a_prompt() -> None:
     assert _template('Sum {text} up as {"a": 1}, {path}') == 'Sum {text} up as {{"a": 1}}, {path}'
     assert _template("Sum up") == "Sum up\n\n{text}"
+
+
+def test_no_text_of_a_tool_moves_a_terminals_cursor_or_turns_its_words_round() -> None:
+    [block] = server._result("a\x1b[2Jb\x07\r\nc\u202ed\te\x9b\rf").content
+    assert getattr(block, "text", "") == "a\ufffd[2Jb\ufffd\nc\ufffdd\te\ufffd\ufffdf"

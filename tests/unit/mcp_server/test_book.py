@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from farmhand.core.errors import FarmhandError
 from farmhand.core.money import PICO_PER_USD
 from farmhand.core.settings import Settings
 from farmhand.mcp_server import book as module
@@ -93,3 +96,19 @@ def test_jobs_are_found_by_any_session_and_forgotten_after_a_month(
     monkeypatch.setattr(time, "time", lambda: later)
     assert other.forget() == ["a"]
     assert other.find("a") is None
+
+
+def test_a_full_disk_is_said_and_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Book(tmp_path, "one")
+    reserve(book, "a", 0.1)
+    connect = sqlite3.connect
+
+    def full(*args: Any, **more: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = connect(*args, **more)
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(FarmhandError, match="disk is full"):
+        book.reserve("b", "task", USD, 1, CONF, "x" * 10_000, 1)
+    assert book.rooms(CONF)[1].held == 0.1 * USD

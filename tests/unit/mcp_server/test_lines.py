@@ -50,3 +50,35 @@ async def test_a_request_that_is_too_long_is_answered_as_one_that_there_is_not(
     assert json.loads(found[0])["id"] == 7
     assert "more than" in json.loads(found[0])["method"]
     assert found[1:] == ['{"id": 8}\n']
+
+
+CALL = '"method": "tools/call", "params": {"name": "farm_result", "arguments": {"id": "t1", "schema": %s}}'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        '{"jsonrpc": "2.0", "id": 7, ' + CALL + "}",  # the SDK of Python, and codex
+        "{" + CALL + ', "jsonrpc": "2.0", "id": 7}',  # the SDK of TypeScript: claude
+        "{" + CALL + ', "id": 7, "jsonrpc": "2.0"}',
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "why"), [('"' + "x" * 20_000 + '"', "a request of more than"), ("[" * 300 + "]" * 300, "too many levels")]
+)
+async def test_whatever_the_sdk_would_drop_is_answered_under_its_own_id(
+    stdin: Path, monkeypatch: pytest.MonkeyPatch, form: str, value: str, why: str
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 9000)
+    deep_enough = form % ("[" * 90 + "]" * 90)
+    found = await read(stdin, f"{form % value}\n{deep_enough}\n".encode())
+    refused = json.loads(found[0])
+    assert refused["id"] == 7
+    assert why in refused["method"]
+    assert found[1:] == [deep_enough + "\n"]
+
+
+async def test_what_has_no_id_is_answered_to_nobody(stdin: Path) -> None:
+    deep = "[" * 300 + "]" * 300
+    found = await read(stdin, f'{deep}\n{{"method": "x", "params": {{"id": 5, "a": {deep}}}}}\n'.encode())
+    assert [line.strip() for line in found] == ["", ""]

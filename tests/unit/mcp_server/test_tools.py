@@ -68,6 +68,34 @@ def test_wrong_arguments_are_named_with_what_there_is(name: str, arguments: dict
 
 
 @pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("farm_task", {"prompt": "[1]", "files": '["a", "b"]', "wait_s": "3"}, {"files": ["a", "b"], "wait_s": 3.0}),
+        ("farm_task", {"prompt": "5", "max_tokens": "99", "max_usd": "0.5"}, {"max_tokens": 99, "max_usd": 0.5}),
+        (
+            "farm_task",
+            {"prompt": "x", "max_tokens": 99.0, "schema": '{"type": "object"}'},
+            {"max_tokens": 99, "schema": {"type": "object"}},
+        ),
+        ("farm_batch", {"tasks": '["a", {"prompt": "b"}]'}, {"tasks": ["a", {"prompt": "b"}]}),
+        ("farm_task", {"prompt": "x", "files": None, "label": None, "model": None, "schema": None, "wait_s": None}, {}),
+    ],
+)
+def test_an_argument_that_a_client_sends_as_text_or_null_is_what_was_meant(
+    name: str, given: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    own, wire = tools.read(name, given)
+    found = wire | msgspec.to_builtins(own)
+    assert found == meant | ({"prompt": given["prompt"]} if "prompt" in given else {})
+
+
+@pytest.mark.parametrize("given", [{"files": "a.txt"}, {"files": '["a"'}, {"wait_s": "true"}, {"files": "[" * 100_000}])
+def test_a_text_that_is_nothing_else_stays_one(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="got `str`"):
+        tools.read("farm_task", {"prompt": "x", **given})
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"prompt": 1}, "Expected `str`"),

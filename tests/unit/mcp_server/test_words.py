@@ -46,6 +46,10 @@ def test_a_message_names_the_arguments() -> None:
     )
 
 
+def test_a_day_that_is_none_is_said_of_the_tools_argument() -> None:
+    assert words.message("--since 'x': not a day (2026-11-01, 30d)") == "since 'x': not a day (2026-11-01, 30d)"
+
+
 def test_whatever_hint_there_is_no_session_is_told_to_type_a_command() -> None:
     """Every text that is given as a hint anywhere in the sources."""
     hints = {

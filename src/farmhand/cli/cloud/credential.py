@@ -22,11 +22,11 @@ from farmhand.cli.amount import FiniteRange
 from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.manual import VerbGroup
 from farmhand.cli.rotate import rotate, rotation_options
-from farmhand.cli.say import note, printable
+from farmhand.cli.say import note
 from farmhand.cli.timer import Daily
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmhandError, UsageError
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, printable
 from farmhand.core.settings import Settings, config_path
 from farmhand.core.task_access import OF_A_PLAN
 from farmhand.places.checkout import find_project

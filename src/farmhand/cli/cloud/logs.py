@@ -12,7 +12,8 @@ from farmhand.aws.environment import running
 from farmhand.aws.environment.logs import LogLine, LogReader, follow
 from farmhand.cli import render
 from farmhand.cli.cloud.verb import cloud_verb
-from farmhand.cli.say import note, printable
+from farmhand.cli.say import note
+from farmhand.core.readable import printable
 from farmhand.core.settings import Settings
 
 
