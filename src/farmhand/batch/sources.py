@@ -101,6 +101,8 @@ def _open(name: str) -> IO[bytes]:
         raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None
     if stat.S_ISREG(mode):
         return file
+    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and name != "-" and os.path.realpath(name) != os.devnull):
+        raise UsageError(f"{name} is a device", code="invalid_file", hint="name a file, or pipe the tasks in")
     if name == "-" and sys.stdin is not None and os.isatty(0):
         raise UsageError("stdin is a terminal", hint="pipe the tasks in, or name a file")
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the source

@@ -44,6 +44,7 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
         raise UsageError("- is stdin, and --no-stdin leaves it out", hint="choose one")
     required = asked_for or (argument is None and not files)
     attached = []
+    empty = []
     if use_stdin and (piped := _from_stdin(required=required, forced=asked_for)):
         if isinstance(piped, str):
             parts.append(piped)
@@ -53,14 +54,18 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
         if name == "-":
             continue
         if isinstance(found := _from_file(name), str):
+            if not found.strip():
+                empty.append(shown(name))
             parts.append(f"----- file: {shown(name)} -----\n{found}")
         else:
             attached.append(found)
     prompt = "\n\n".join(parts)
     if attached and not prompt.strip():
         raise UsageError("the prompt is empty", code="empty_prompt", hint="say what to do with the file")
-    if not prompt.strip():
+    if not prompt.strip() or (empty and len(empty) == len(parts)):
         raise UsageError("the prompt is empty", code="empty_prompt", hint=_GIVE)
+    if empty:  # what made it may have failed
+        note(f"-f {', '.join(empty)}: nothing is in it")
     size = len(prompt.encode())
     if size > MAX_PROMPT_BYTES:
         raise _too_large(f"the prompt has {size} bytes")

@@ -210,6 +210,7 @@ async def test_the_same_task_again_with_changed_options(
     assert received(api)[-1] == "Name another"
     body = json.loads(api.posts[-1].body)
     assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief", 77, "claude-haiku-5-5")
+    one_line(await workstation.run("farmhand", "again", "cow-2", "--id", "cow-2"), 2, "the id of that task itself")
     changed = ["--model", "sonnet", "--max-tokens", "9", "--id", "mine"]
     changed += ["--label", "yard=north", "--work-class", "milk", "--priority", "2", "--max-usd", "1"]
     done = await workstation.run("farmhand", "again", "cow-2", *changed)

@@ -96,6 +96,13 @@ def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     assert third.problem == f"{tmp_path}/caf\ufffd2: No such file or directory"
 
 
+def test_a_device_is_no_input() -> None:
+    with pytest.raises(UsageError, match="/dev/zero is a device"):
+        source(["/dev/zero"], "auto", None, {})
+    empty, _ = source([os.devnull], "auto", None, {})
+    assert list(empty.records()) == []
+
+
 def test_a_template_that_is_not_utf_8() -> None:
     with pytest.raises(UsageError, match="--template is not valid UTF-8"):
         source(["x"], "jsonl", "{a}\udcff", {})

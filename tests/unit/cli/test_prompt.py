@@ -185,6 +185,22 @@ def test_stdin_that_cannot_be_read_is_one_line(stdin: Feed, capsys: pytest.Captu
         assemble("-", [])
 
 
+def test_files_with_nothing_in_them_are_told_and_are_no_prompt(
+    stdin: Feed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdin(os.open(os.devnull, os.O_RDONLY))
+    (tmp_path / "report.txt").touch()
+    (tmp_path / "blank.png").write_text(" \n")
+    (tmp_path / "notes.txt").write_text("hens")
+    report, blank, notes = (str(tmp_path / name) for name in ("report.txt", "blank.png", "notes.txt"))
+    assert assemble("sum up", [report, blank]).startswith(f"sum up\n\n----- file: {report} -----\n")
+    assert capsys.readouterr().err == f"farmhand: -f {report}, {blank}: nothing is in it\n"
+    assert "hens" in assemble(None, [report, notes])
+    assert capsys.readouterr().err == f"farmhand: -f {report}: nothing is in it\n"
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        assemble(None, [report, blank])
+
+
 def test_a_file_whose_name_is_not_utf_8(stdin: Feed, tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     Path(name).write_text("x")
