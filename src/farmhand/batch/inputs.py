@@ -65,6 +65,10 @@ class InputSource(ABC):
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
 
+    def where(self, n: int) -> str:
+        """Return what a record is called where something is wrong with it."""
+        return f"line {n}"
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a digest of the input's whole content."""
@@ -195,6 +199,10 @@ class Files(InputSource):
         for n, path in enumerate(self._paths, start=1):
             yield self._record(n, partial(_file_columns, path))
 
+    def where(self, n: int) -> str:
+        """Return the file's name."""
+        return shown(self._paths[n - 1])
+
     def _fields(self, record: Any) -> dict[str, Any]:
         made = super()._fields(record)
         return {**made, "labels": {"path": record["path"], **made.get("labels", {})}}
@@ -258,14 +266,14 @@ def _file_columns(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             data = file.read(MAX_PROMPT_BYTES + 1)
     except OSError as error:
-        raise BadRecord(f"{shown(path)}: {error.strerror}") from None
+        raise BadRecord(f"cannot be read: {error.strerror}") from None
     if len(data) > MAX_PROMPT_BYTES:
-        raise BadRecord(f"{shown(path)} is larger than {MAX_PROMPT_BYTES} bytes")
+        raise BadRecord(f"is larger than {MAX_PROMPT_BYTES} bytes")
     try:
         return {"path": shown(path), "name": shown(path.name), "text": data.decode("utf-8")}
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
+        raise BadRecord(f"is not valid UTF-8 at byte {error.start}, in line {line}") from None
 
 
 def _decode(data: bytes, encoding: str) -> str:

@@ -92,8 +92,8 @@ def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     made = Files([odd, bad, odd.with_name(odd.name + "2")], {}, Template("{name}: {text}"))
     first, second, third = made.records()
     assert first.fields == {"prompt": "caf\ufffd: x", "labels": {"path": f"{tmp_path}/caf\ufffd"}}
-    assert second.problem == f"{bad} is not valid UTF-8 at byte 3, in line 2"
-    assert third.problem == f"{tmp_path}/caf\ufffd2: No such file or directory"
+    assert (made.where(2), second.problem) == (str(bad), "is not valid UTF-8 at byte 3, in line 2")
+    assert (made.where(3), third.problem) == (f"{tmp_path}/caf\ufffd2", "cannot be read: No such file or directory")
 
 
 def test_a_device_is_no_input() -> None:
@@ -169,7 +169,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"\xff")
     made, about = source([str(tmp_path)], "files", "{name}: {text}", {"labels": {"x": "y"}})
     first, bad, second = list(made.records())
-    assert "bad is not valid UTF-8 at byte 0" in bad.problem
+    assert f"{made.where(2)} {bad.problem}".startswith(f"{tmp_path}/bad is not valid UTF-8 at byte 0")
     assert (first.fields or {})["prompt"] == "b.txt: in b.txt"
     assert (second.fields or {})["labels"] == {"path": str(tmp_path / "sub" / "a.txt"), "x": "y"}
     assert about == {"form": "files", "template": "{name}: {text}"}
