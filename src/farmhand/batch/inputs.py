@@ -26,6 +26,8 @@ from farmhand.core.task import MAX_PROMPT_BYTES, Task
 #: The longest line: a prompt of the maximum size with every byte escaped.
 MAX_LINE_BYTES = 8 * MAX_PROMPT_BYTES
 csv.field_size_limit(MAX_LINE_BYTES)
+#: The line `sep=;`, by which a table tells Excel its delimiter: no header.
+_EXCELS = ["sep=", ""]
 #: How many bytes of a table's row come back with its result, unless columns are named.
 KEPT_BYTES = 4096
 
@@ -154,7 +156,9 @@ class Csv(JsonLines):
         n, header = 1, None
         try:
             for row in rows:
-                if row and header is None:
+                if row == _EXCELS and n == 1:
+                    pass
+                elif row and header is None:
                     header = self._checked(_header(row))
                     self.kept = header if self._keep is None else self.kept
                 elif row and header is not None:

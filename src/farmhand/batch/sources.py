@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -140,5 +141,5 @@ def _from_lists(names: Sequence[str]) -> Iterator[Path]:
 
 def _delimiter(file: IO[bytes]) -> str:
     """Return the delimiter of the header: a comma if there is one, else those of spreadsheets in other locales."""
-    header = file.readline(_MAX_HEADER)
+    header = re.sub(rb'"[^"]*"', b"", file.readline(_MAX_HEADER))  # a name in quotes may have a comma
     return next((mark for mark in ",;\t" if mark.encode() in header), ",")

@@ -224,9 +224,10 @@ def command(
                     with waits_for("counting tokens"):
                         found = batch_price.look(journal, states, conf, own_key(key, conf.pot))
                     if dry_run:
-                        return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
+                        line = batch_price.in_one_line(found, max_usd)
+                        return VerbResult(batch_price.as_document(found, max_usd), line)
                     if found.tasks and not as_json:
-                        note(f"{journal.about('batch')}: {batch_price.in_one_line(found)}")
+                        note(f"{journal.about('batch')}: {batch_price.in_one_line(found, max_usd)}")
                     if found.tasks and conf.confirm_usd and not yes:
                         batch_price.confirm(found, conf.confirm_usd, max_usd)
                 except BaseException:

@@ -84,6 +84,18 @@ def test_csv_may_be_divided_as_spreadsheets_do(tmp_path: Path, mark: str) -> Non
     assert record.fields == {"prompt": "Anna: a,b;c"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['"na,me";topic\nAnn;hens\n', "sep=;\r\nname;topic\r\nAnn;hens\r\n", '\ufeffsep=,\nname,topic\nAnn,"hens"\n'],
+)
+def test_what_a_header_says_of_the_delimiter(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    made, _ = source([str(path)], "auto", "{topic}", {})
+    [record] = made.records()
+    assert (record.n, record.fields) == (text.count("\n"), {"prompt": "hens"})
+
+
 def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     odd.write_text("x")
