@@ -7,9 +7,11 @@ import select
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from farmhand.cli.say import note
+from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_text, check_stream, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.ids import MAX_PROMPT_BYTES
@@ -91,7 +93,8 @@ def read_text(name: str, option: str) -> tuple[str, str]:
 
 def _from_file(name: str) -> str | dict[str, str]:
     try:
-        with open(name, "rb") as file:
+        # A FIFO that nobody writes to is waited for.
+        with nullcontext() if os.path.isfile(name) else waits_for(f"reading {shown(name)}"), open(name, "rb") as file:
             data = _whole(file.read)
     except (OSError, ValueError) as error:
         raise UsageError(f"-f {shown(name)}: {_reason(error)}", code="invalid_file") from None

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,27 @@ def test_stdin_that_cannot_be_read_is_one_line(stdin: Feed, capsys: pytest.Captu
     assert "stdin cannot be read" in capsys.readouterr().err
     with pytest.raises(UsageError, match="stdin cannot be read: "):
         assemble("-", [])
+
+
+def test_a_fifo_as_a_file_is_waited_for_with_a_line_and_a_regular_file_is_not(
+    stdin: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(os.open(os.devnull, os.O_RDONLY))
+    said: list[str] = []
+
+    def waits_for(what: str) -> AbstractContextManager[None]:
+        said.append(what)
+        return nullcontext()
+
+    monkeypatch.setattr(prompt, "waits_for", waits_for)
+    fifo, plain = tmp_path / "fifo", tmp_path / "plain"
+    os.mkfifo(fifo)
+    plain.write_text("hens")
+    ours = os.open(fifo, os.O_RDWR)
+    os.write(ours, b"cows")
+    threading.Timer(0.2, os.close, [ours]).start()
+    assert "cows" in assemble("sum up", [str(fifo), str(plain)])
+    assert said == [f"reading {fifo}"]
 
 
 def test_files_with_nothing_in_them_are_told_and_are_no_prompt(
