@@ -154,7 +154,7 @@ def _fill(plan: BatchPlan, journal: Journal, key: Credential, pots: set[str]) ->
         if problem:
             wrong += 1
             if len(problems) < SHOWN:
-                problems.append(f"line {record.n} {problem}")
+                problems.append(f"{plan.source.where(record.n)} {problem}")
     if not lines:
         raise UsageError("the input has no tasks", code="invalid_input")
     if wrong:

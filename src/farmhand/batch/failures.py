@@ -1,4 +1,4 @@
-"""Why lines of a batch failed: the most frequent causes, and where they are."""
+"""Why lines of a batch failed, and which answers are not whole: the most frequent causes, and where they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farmhand.batch.journal import Journal
+from farmhand.core.readable import CUT_OFF
 
 #: How many causes and line numbers are told.
 CAUSES = 3
@@ -33,9 +34,25 @@ class _FailedWith(msgspec.Struct):
     hint: str = ""
 
 
+class _Stopped(msgspec.Struct):
+    stop_reason: Any = ""
+
+
 class _Ended(msgspec.Struct):
     state: str
     error: _FailedWith | None = None
+
+
+def cut_short(journal: Journal) -> dict[str, Any]:
+    """Return for JSON how many answers were cut off before their end, and the numbers of the first lines."""
+    found = [
+        n
+        for reason in CUT_OFF
+        # The words alone may be in a column of the input or in a structured answer.
+        for n, line in journal.ended_with(f'"stop_reason":"{reason}"'.encode())
+        if msgspec.json.decode(line, type=_Stopped).stop_reason == reason
+    ]
+    return {"times": len(found), "lines": sorted(found)[:LINES]}
 
 
 def causes(journal: Journal) -> list[FailureCause]:

@@ -26,6 +26,8 @@ from farmhand.core.task import MAX_PROMPT_BYTES, Task
 #: The longest line: a prompt of the maximum size with every byte escaped.
 MAX_LINE_BYTES = 8 * MAX_PROMPT_BYTES
 csv.field_size_limit(MAX_LINE_BYTES)
+#: The line `sep=;`, by which a table tells Excel its delimiter: no header.
+_EXCELS = ["sep=", ""]
 #: How many bytes of a table's row come back with its result, unless columns are named.
 KEPT_BYTES = 4096
 
@@ -64,6 +66,10 @@ class InputSource(ABC):
     @abstractmethod
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
+
+    def where(self, n: int) -> str:
+        """Return what a record is called where something is wrong with it."""
+        return f"line {n}"
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -150,7 +156,9 @@ class Csv(JsonLines):
         n, header = 1, None
         try:
             for row in rows:
-                if row and header is None:
+                if row == _EXCELS and n == 1:
+                    pass
+                elif row and header is None:
                     header = self._checked(_header(row))
                     self.kept = header if self._keep is None else self.kept
                 elif row and header is not None:
@@ -194,6 +202,10 @@ class Files(InputSource):
         """Yield all records in order."""
         for n, path in enumerate(self._paths, start=1):
             yield self._record(n, partial(_file_columns, path))
+
+    def where(self, n: int) -> str:
+        """Return the file's name."""
+        return shown(self._paths[n - 1])
 
     def _fields(self, record: Any) -> dict[str, Any]:
         made = super()._fields(record)
@@ -258,14 +270,14 @@ def _file_columns(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             data = file.read(MAX_PROMPT_BYTES + 1)
     except OSError as error:
-        raise BadRecord(f"{shown(path)}: {error.strerror}") from None
+        raise BadRecord(f"cannot be read: {error.strerror}") from None
     if len(data) > MAX_PROMPT_BYTES:
-        raise BadRecord(f"{shown(path)} is larger than {MAX_PROMPT_BYTES} bytes")
+        raise BadRecord(f"is larger than {MAX_PROMPT_BYTES} bytes")
     try:
         return {"path": shown(path), "name": shown(path.name), "text": data.decode("utf-8")}
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
+        raise BadRecord(f"is not valid UTF-8 at byte {error.start}, in line {line}") from None
 
 
 def _decode(data: bytes, encoding: str) -> str:

@@ -359,6 +359,11 @@ class Journal:
         """Yield (number, line of the output) for all failed and cancelled lines, in order."""
         return self._do("SELECT n, r.line FROM line JOIN result r USING (n) WHERE state IN (3, 4) ORDER BY n")
 
+    def ended_with(self, part: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, line of the output) for all succeeded lines whose result contains `part`, in order."""
+        query = "SELECT n, r.line FROM line JOIN result r USING (n) WHERE state = 2 AND instr(r.line, ?) ORDER BY n"
+        return self._do(query, part)
+
     def retry_failed(self) -> None:
         """Delete the results of failed and cancelled lines, so that they wait again under new ids."""
         for row in self._do(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall():

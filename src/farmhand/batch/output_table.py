@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from farmhand.batch.journal import Journal
+from farmhand.core.readable import cut_off
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 #: The columns before those of the input, and after them.
@@ -47,7 +48,7 @@ class ResultTable:
         """Return the row for a line of the output as JSON."""
         result: dict[str, Any] = _DECODER.decode(line)
         columns, error = result.get("input") or {}, result.get("error") or {}
-        said = ": ".join(filter(None, (error.get("code"), error.get("message"))))
+        said = ": ".join(filter(None, (error.get("code"), error.get("message") or cut_off(result))))
         values = result | {"error": said, "bent": _bent(result.get("bent"))}
         cells = [*(values.get(name) for name in (*_FIRST, *self._bent)), *(columns.get(name) for name in self._columns)]
         return self._written([_cell(value) for value in [*cells, *(values.get(name) for name in _LAST)]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -101,6 +102,8 @@ def _open(name: str) -> IO[bytes]:
         raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None
     if stat.S_ISREG(mode):
         return file
+    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and name != "-" and os.path.realpath(name) != os.devnull):
+        raise UsageError(f"{name} is a device", code="invalid_file", hint="name a file, or pipe the tasks in")
     if name == "-" and sys.stdin is not None and os.isatty(0):
         raise UsageError("stdin is a terminal", hint="pipe the tasks in, or name a file")
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the source
@@ -138,5 +141,5 @@ def _from_lists(names: Sequence[str]) -> Iterator[Path]:
 
 def _delimiter(file: IO[bytes]) -> str:
     """Return the delimiter of the header: a comma if there is one, else those of spreadsheets in other locales."""
-    header = file.readline(_MAX_HEADER)
+    header = re.sub(rb'"[^"]*"', b"", file.readline(_MAX_HEADER))  # a name in quotes may have a comma
     return next((mark for mark in ",;\t" if mark.encode() in header), ",")

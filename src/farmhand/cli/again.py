@@ -54,6 +54,8 @@ def _task(conf: Settings, source: str, given: dict[str, Any]) -> tuple[Settings,
         if not old.whole:
             why = past.errors.get(old.host)
             raise FarmUnreachable(f"only {old.host} has the whole task {old.id}, and it cannot be asked: {why}")
+    if own_id(given) == old.id:  # it would be answered by what it answered then
+        raise UsageError(f"--id {old.id} is the id of that task itself", hint="leave it out for a new id")
     if "repo" in old.spec:
         raise UsageError(f"task {old.id} worked on a repository", hint="farmhand code runs it again")
     if "dropped" in old.spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from itertools import takewhile
 from typing import NoReturn
 
 import click
@@ -12,8 +13,9 @@ from farmhand import __version__
 from farmhand.cli import completes
 from farmhand.cli.colour import coloured
 from farmhand.cli.lazy import LazyGroup
+from farmhand.cli.render import errors_as_json
 from farmhand.cli.say import end, one_line
-from farmhand.core.errors import FarmhandError
+from farmhand.core.errors import UsageError
 
 #: Alias → the arguments that it stands for.
 ALIASES = {"top": ("status", "--watch")}
@@ -68,17 +70,25 @@ def _main(command: click.Command, program: str) -> int | None:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:
-        ours = FarmhandError(one_line(error.format_message()) + _hint(error, program))
+        ours = UsageError(one_line(error.format_message()), hint=_hint(error))
         ours.exit_code = error.exit_code
-        raise ours from None
+        with errors_as_json("--json" in takewhile(lambda word: word != "--", sys.argv[1:])):
+            raise ours from None
     except click.Abort:
         raise KeyboardInterrupt from None
     return status
 
 
-def _hint(error: click.ClickException, program: str) -> str:
+def _hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return ""
+    has_prompt = any(param.name == "prompt" for param in context.command.params)
     if isinstance(error, click.NoSuchOption):
-        return f" (options: {program} --help; put -- before a prompt that begins with a dash)"
-    if isinstance(error, click.UsageError) and "unexpected extra argument" in error.message:
-        return " (quote the prompt, so that it is one argument)"
+        dash = "; put -- before a prompt that begins with a dash" if has_prompt else ""
+        return f"options: {context.command_path} --help{dash}"
+    if "unexpected extra argument" in error.message and has_prompt:
+        return "quote the prompt, so that it is one argument"
+    if error.message.startswith("No such command"):
+        return f"{context.command_path} --help lists them"
     return ""

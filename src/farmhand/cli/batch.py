@@ -16,7 +16,7 @@ from farmhand.batch.accounting import BatchLedger
 from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_journal
 from farmhand.batch.bend import Bending
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.failures import causes
+from farmhand.batch.failures import causes, cut_short
 from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING, Journal
 from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import OTHERS, source
@@ -24,7 +24,7 @@ from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import batch_price, colour, render, telemetry
 from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.batch_progress import ProgressDisplay
-from farmhand.cli.batch_summary import summary, why_failed
+from farmhand.cli.batch_summary import not_whole, summary, why_failed
 from farmhand.cli.say import note
 from farmhand.cli.signals import caught
 from farmhand.cli.task_options import task_fields
@@ -225,9 +225,10 @@ def command(
                     with waits_for("counting tokens"):
                         found = batch_price.look(journal, states, conf, own_key(key, conf.pot))
                     if dry_run:
-                        return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
+                        line = batch_price.in_one_line(found, max_usd)
+                        return VerbResult(batch_price.as_document(found, max_usd), line)
                     if found.tasks and not as_json:
-                        note(f"{journal.about('batch')}: {batch_price.in_one_line(found)}")
+                        note(f"{journal.about('batch')}: {batch_price.in_one_line(found, max_usd)}")
                     if found.tasks and conf.confirm_usd and not yes:
                         batch_price.confirm(found, conf.confirm_usd, max_usd)
                 except BaseException:
@@ -338,6 +339,7 @@ def farm_out(
     whole |= {"cost_now_usd": (totals.cost_pico - before) / PICO_PER_USD}
     whole["bent"] = book.journal.bent.counts()
     whole["failures"] = [cause.as_dict() for cause in causes(book.journal)]
+    whole["cut_off"] = cut_short(book.journal)
     whole |= {"seconds": round(seconds, 3), "per_s": round(totals.finished_now / seconds, 2) if seconds else 0.0}
     del whole["succeeded"]
     if isinstance(place, LastingPlace):
@@ -353,4 +355,6 @@ def farm_out(
     elif detach and totals.left:
         tasks = counted(totals.left, "task goes", "tasks go")
         notes = [f"{tasks} on in AWS; the same command collects them"]
-    return VerbResult(whole, summary(whole), status, [*notes, *why_failed(whole, listed=place.name == FARM)])
+    return VerbResult(
+        whole, summary(whole), status, [*notes, *why_failed(whole, listed=place.name == FARM), *not_whole(whole)]
+    )

@@ -44,11 +44,17 @@ def as_document(found: BatchEstimate, max_usd: float | None) -> dict[str, Any]:
     }
 
 
-def in_one_line(found: BatchEstimate) -> str:
-    """Return the one line about what comes: tasks, tokens, the price, and beside it the price in other ways."""
+def in_one_line(found: BatchEstimate, max_usd: float | None) -> str:
+    """Return the one line about what comes: tasks, tokens, the price, and beside it the price in other ways.
+
+    A `max_usd` that is less than it may cost is named.
+    """
     others = ", ".join(_elsewhere(one, first=bool(found.open_tasks)) for one in found.prices[1:])
     beside = f" ({others})" if others else ""
-    return f"{counted(found.tasks, 'task')}, {_tokens(found)}: {_price(found)}{beside}"
+    limit = ""
+    if max_usd is not None and (found.most_pico is None or found.most_pico > pico(Decimal(str(max_usd)))):
+        limit = f"; --max-usd is {dollars(max_usd)}"
+    return f"{counted(found.tasks, 'task')}, {_tokens(found)}: {_price(found)}{beside}{limit}"
 
 
 def _tokens(found: BatchEstimate) -> str:

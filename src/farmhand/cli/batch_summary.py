@@ -69,6 +69,17 @@ def why_failed(whole: dict[str, Any], *, listed: bool) -> list[str]:
     ]
 
 
+def not_whole(whole: dict[str, Any]) -> list[str]:
+    """Return the line that says which answers were cut off before their end; none if all are whole."""
+    found = whole["cut_off"]
+    if not found["times"]:
+        return []
+    more = ", …" if len(found["lines"]) < found["times"] else ""
+    lines = f"{'line' if found['times'] == 1 else 'lines'} {', '.join(map(str, found['lines']))}{more} of the input"
+    answers = counted(found["times"], "answer was", "answers were")
+    return [f"{answers} cut off before the end: {lines} (raise --max-tokens)"]
+
+
 def _said(cause: dict[str, Any]) -> str:
     hint = f" ({cause['hint']})" if cause["hint"] else ""
     return f"{cause['code']}{': ' if cause['message'] else ''}{cause['message']:.200}{hint:.200}"

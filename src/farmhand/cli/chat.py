@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ _NEVER = {
     "subscription": "--subscription",
 }
 _ASK, _MORE = "> ", "… "
+_COMMAND = re.compile(r"/[a-z]+")
 _INTERRUPTED = 128 + signal.SIGINT
 _HELP = "an empty line does nothing, a line that ends in \\ goes on in the next; /exit or Ctrl-D leaves"
 
@@ -113,6 +115,8 @@ class Talk:
                 break
             if text.strip() == "/help":
                 note(_HELP)
+            elif _COMMAND.fullmatch(text.rstrip()):  # a slip of the hand would be paid for, and stay in the history
+                note(f"{text.strip()} is no command of the chat (a space before it sends it)")
             elif text.strip():
                 status = self._safely(given | {"prompt": text})
                 if status > 128 and status != _INTERRUPTED:  # SIGTERM or SIGHUP: this process is to end

@@ -149,9 +149,9 @@ def _compared(way: init_host.Way, given: str | None, patience_s: int) -> HostKey
         hint = f"find out why; if the box was made anew: ssh-keygen -R '{way.known_as}'"
         raise Refused(f"{way.address} shows another host key than the one on record: {key.fingerprint}", hint=hint)
     if given is not None:
-        if given.rstrip("=") != key.fingerprint:
+        if given.rstrip("=").removeprefix("SHA256:") != key.fingerprint.removeprefix("SHA256:"):
             hint = "another machine answers there, or the fingerprint is of another kind of key"
-            raise Refused(f"{way.address} has the host key {key.fingerprint} ({key.kind}), not {given}", hint=hint)
+            raise Refused(f"{way.address} has the host key {key.fingerprint} ({key.kind}), not {given!r}", hint=hint)
         return key
     file = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}.get(key.kind, "ecdsa")
     shown = f"{way.address} has the host key {key.fingerprint} ({key.kind})"
@@ -165,7 +165,7 @@ def _compared(way: init_host.Way, given: str | None, patience_s: int) -> HostKey
 
 
 def _login(way: init_host.Way, user: str, key: HostKey | None, patience_s: int) -> tuple[str, init_host.BoxLogin]:
-    if user.startswith("-") or any(c.isspace() or c == "@" for c in user):
+    if not user or user.startswith("-") or any(c.isspace() or c == "@" for c in user):
         raise UsageError(f"{user!r} is no login")
     found = init_host.log_in(way, user, key, patience_s)
     root = "becomes root" if found.root else "does not become root without a password (farmhand up -K asks for it)"

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from farmhand.aws.boxes.keys import HostKey, is_key
 from farmhand.core.child import scrubbed
@@ -44,6 +45,8 @@ def way(address: str, port: int | None) -> Way:
     """Ask ssh for its way to `address`. Raise UsageError or NotConfigured."""
     if not address or address.startswith("-") or any(c.isspace() for c in address):
         raise UsageError(f"{address!r} is no address", hint="give a name, an IP address, or an alias of ~/.ssh/config")
+    if address.count(":") == 1 or any(c in address for c in "@/]"):  # LOGIN@NAME, NAME:PORT, [IPv6]:PORT, a URL
+        raise UsageError(f"{address!r} is more than an address", hint=_apart(address))
     done = _ran(["ssh", "-G", *(["-p", str(port)] if port else []), "--", address])
     if done.returncode:
         raise UsageError(f"ssh does not take the address {address!r}: {_last(done.stderr)}")
@@ -60,6 +63,17 @@ def way(address: str, port: int | None) -> Way:
         known_hosts=os.path.expanduser(files[0]),
         proxied=any(said.get(option, "none") != "none" for option in ("proxyjump", "proxycommand")),
     )
+
+
+def _apart(address: str) -> str:
+    """Return the options that say what `address` says with more than the name."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        said = {"--address": parts.hostname, "--user": parts.username, "--port": parts.port}
+    except ValueError:
+        said = {}
+    given = " ".join(f"{option} {value}" for option, value in said.items() if value)
+    return f"give {given}" if given else "give the name alone, and --user and --port"
 
 
 def host_key(to: Way, patience_s: int) -> HostKey:

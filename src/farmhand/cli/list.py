@@ -15,6 +15,7 @@ from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import cut
+from farmhand.core.amounts import duration
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
 from farmhand.core.readable import dollars
@@ -29,7 +30,8 @@ _BEGINNING, _PIPED = 200, 60
 _DROPPED = ("host", "cost", "batch", "when")
 
 
-@verb("list", "since", "connect_timeout_s", json_help="Print one JSON object: the tasks, and how old each copy is.")
+@verb("list", "connect_timeout_s", json_help="Print one JSON object: the tasks, and how old each copy is.")
+@click.option("--since", metavar="WHEN", help="From then on: 90m, 12h, or a day (UTC): 30d, 4w, 2026-11, 2026-11-01.")
 @click.option("--failed", is_flag=True, help="Only tasks that failed.")
 @click.option("--batch", metavar="BATCH", help="Only tasks of this batch.")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Only tasks with this label; repeatable.")
@@ -53,7 +55,7 @@ def command(
     for name, value in (("--batch", batch), ("--grep", grep)):
         if value == "":  # an empty variable of a script must not list all
             raise UsageError(f"{name} is empty", hint="leave it out to list all")
-    first = since_day(since, datetime.now(UTC).date()) * _DAY_S
+    first = _first(since, datetime.now(UTC))
     wanted = TaskFilter(
         failed, as_text(batch or "", "--batch"), tuple(map(_label, labels)), first, as_text(grep or "", "--grep")
     )
@@ -67,6 +69,18 @@ def command(
         elif more and not as_json:
             notes.append(f"these are the last {limit}: -n shows more")
         return VerbResult(document, _table(tasks), 0, notes)
+
+
+def _first(since: str | None, now: datetime) -> float:
+    """Return the moment that `since` names, in Unix seconds; days and weeks are whole days. Raises UsageError."""
+    if since and since[-1] in "smh":
+        with contextlib.suppress(ValueError):
+            return now.timestamp() - duration(since)
+    try:
+        return since_day(since, now.date()) * _DAY_S
+    except UsageError as error:
+        error.hint = error.hint and f"{error.hint}; 90m or 12h"
+        raise
 
 
 def _label(text: str) -> tuple[str, str]:

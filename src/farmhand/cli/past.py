@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 import click
 
-from farmhand.cli.say import one_line
+from farmhand.cli.say import note, one_line
 from farmhand.cli.waiting import WaitLine
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.ids import is_again, line_key
 from farmhand.core.settings import PLACE_NAMES, Settings, farm_name
 from farmhand.history.copying import HistorySource, asked, refresh
-from farmhand.history.store import HistoryStore, PastTaskCopy, TaskFilter, default_path, was_held
+from farmhand.history.store import CopyUnusable, HistoryStore, PastTaskCopy, TaskFilter, default_path, was_held
 from farmhand.offline.spool import open_spool
 from farmhand.places import docker
 from farmhand.places.hosts import every_host
@@ -154,26 +154,38 @@ def _form(task: PastTaskCopy) -> dict[str, Any]:
 def history(conf: Settings) -> Iterator[Past]:
     """Open the history, with what is new at the hosts. A host that is down is no error while there is a copy.
 
+    A file of the copy that cannot be used is told, and the hosts are asked for all that they have: a task has to be
+    found and cancelled when the disk is full, too.
     Raises NotConfigured, and FarmUnreachable if there is neither a copy nor an answer of any host.
     """
     hosts = every_host(conf)
     here = farm_name(conf._replace(place=PLACE_NAMES[0]))
     farms = {name: f"docker:{conf.docker_name}" if name == docker.NAME else here for name in hosts}
     sources = {name: HistorySource(farms[name], host) for name, host in hosts.items()}
-    with closing(HistoryStore(default_path())) as store:
-        store.expire()
-        before = copied(store, sources)
-        limits = {
-            name: min(conf.connect_timeout_s, FAILOVER_S) if name in before else conf.connect_timeout_s
-            for name in sources
-        }
-        with WaitLine() as wait:
-            wait.on(f"asking {', '.join(sources)}")
-            errors = refresh(store, sources, limits)
+    with ExitStack() as stack:
+        try:
+            store = stack.enter_context(closing(HistoryStore(default_path())))
+            errors = _up_to_date(store, conf, sources)
+        except CopyUnusable as error:
+            note(str(error))
+            store = stack.enter_context(closing(HistoryStore(None)))
+            errors = _up_to_date(store, conf, sources)
         past = Past(conf, store, sources, copied(store, sources), errors)
         if errors and not past.copies:
             raise next(iter(errors.values()))
         yield past
+
+
+def _up_to_date(store: HistoryStore, conf: Settings, sources: dict[str, HistorySource]) -> dict[str, FarmhandError]:
+    """Copy what is new at the hosts. Return why some could not be asked."""
+    store.expire()
+    before = copied(store, sources)
+    limits = {
+        name: min(conf.connect_timeout_s, FAILOVER_S) if name in before else conf.connect_timeout_s for name in sources
+    }
+    with WaitLine() as wait:
+        wait.on(f"asking {', '.join(sources)}")
+        return refresh(store, sources, limits)
 
 
 def copied(store: HistoryStore, sources: dict[str, HistorySource]) -> dict[str, float]:

@@ -7,9 +7,11 @@ import select
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from farmhand.cli.say import note
+from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_text, check_stream, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.files import read_most, read_open
@@ -45,6 +47,7 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
         raise UsageError("- is stdin, and --no-stdin leaves it out", hint="choose one")
     required = asked_for or (argument is None and not files)
     attached = []
+    empty = []
     if use_stdin and (piped := _from_stdin(required=required, forced=asked_for)):
         if isinstance(piped, str):
             parts.append(piped)
@@ -54,14 +57,18 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
         if name == "-":
             continue
         if isinstance(found := _from_file(name), str):
+            if not found.strip():
+                empty.append(shown(name))
             parts.append(f"----- file: {shown(name)} -----\n{found}")
         else:
             attached.append(found)
     prompt = "\n\n".join(parts)
     if attached and not prompt.strip():
         raise UsageError("the prompt is empty", code="empty_prompt", hint="say what to do with the file")
-    if not prompt.strip():
+    if not prompt.strip() or (empty and len(empty) == len(parts)):
         raise UsageError("the prompt is empty", code="empty_prompt", hint=_GIVE)
+    if empty:  # what made it may have failed
+        note(f"-f {', '.join(empty)}: nothing is in it")
     size = len(prompt.encode())
     if size > MAX_PROMPT_BYTES:
         raise _too_large(f"the prompt has {size} bytes")
@@ -86,7 +93,8 @@ def read_text(name: str, option: str) -> tuple[str, str]:
 
 def _from_file(name: str) -> str | dict[str, str]:
     try:
-        with open(name, "rb") as file:
+        # A FIFO that nobody writes to is waited for.
+        with nullcontext() if os.path.isfile(name) else waits_for(f"reading {shown(name)}"), open(name, "rb") as file:
             data = _whole(file.read)
     except (OSError, ValueError) as error:
         raise UsageError(f"-f {shown(name)}: {_reason(error)}", code="invalid_file") from None

@@ -198,8 +198,11 @@ class Printer:
             self.end_line()
             raise failure
         self.finish(result)
-        if result.get("stop_reason") == "max_tokens":
-            note("the answer was cut off at its longest length (raise --max-tokens)")
+        if result.get("stop_reason") not in ("", "end_turn"):
+            from farmhand.core.readable import cut_off  # decimal would be imported by every answer
+
+            if cut := cut_off(result):
+                note(cut)
         return 0
 
     def end_line(self) -> None:

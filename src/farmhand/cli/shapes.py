@@ -145,6 +145,7 @@ _BATCH = {
     "before": "bool",
     "finished_at": ("number", "null"),
     "failures": [_CAUSE],
+    "cut_off": {"times": "whole", "lines": ["whole"]},
     "place?": _CONTAINERS,
     "error?": ERROR["error"],
 }

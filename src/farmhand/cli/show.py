@@ -9,7 +9,7 @@ from farmhand.cli.past import gone, history, moment, one_id
 from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
-from farmhand.core.readable import dollars, duration
+from farmhand.core.readable import cut_off, dollars, duration
 from farmhand.core.settings import Settings
 from farmhand.history.store import PastTaskCopy
 
@@ -52,6 +52,7 @@ def _text(task: PastTaskCopy, bent: dict[str, Any] | None) -> str:
         "began": f"{began}, waited {duration(result.get('queued_s') or 0)}, ran {duration(result.get('run_s') or 0)}",
         "tokens": f"{used.get('input_tokens') or 0:,} in, {used.get('output_tokens') or 0:,} out",
         "cost": "not known" if cost is None else dollars(cost),
+        "cut off": cut_off(result).removeprefix("the answer was cut off "),
         "error": error and f"{error.get('message')}{_hint(error)}",
     }
     head = [f"{name:7} {one_line(str(value))}" for name, value in lines.items() if value]

@@ -6,7 +6,9 @@ And texts of others, without what a terminal would do.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
 
 from .money import pico, usd
 
@@ -18,6 +20,8 @@ _DIGITS = 3
 #: Of each unit: how many of the one before, and from how many of that on it is used.
 _TIMES = (("s", 1, 0), ("min", 60, 90), ("h", 60, 60), ("days", 24, 48))
 _SIZES = ("bytes", "KB", "MB", "GB", "TB")
+#: Stop reasons of an answer that is not finished, and where it ends.
+CUT_OFF = {"max_tokens": "its longest length", "model_context_window_exceeded": "the end of the model's context"}
 
 
 def money(amount_pico: int) -> str:
@@ -57,6 +61,14 @@ def size(count: float) -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return `1 task` or `1,200 tasks`. `plural` is for a noun that does not take an s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def cut_off(result: Mapping[str, Any]) -> str:
+    """Return how an answer was cut off and what helps, or "" if it was not. A failed task has its own error."""
+    where = CUT_OFF.get(str(result.get("stop_reason")))
+    if where is None or result.get("state") != "succeeded":
+        return ""
+    return f"the answer was cut off at {where}" + (" (raise --max-tokens)" if "length" in where else "")
 
 
 def _short(value: float) -> str:

@@ -92,6 +92,10 @@ class PastTaskCopy(NamedTuple):
         return bool(self.result["content"] == "kept")
 
 
+#: SQLite's name for a database without a file.
+_MEMORY = ":memory:"
+
+
 class TaskFilter(NamedTuple):
     """Which tasks are listed. `grep` is searched for in prompts, in any case; `since` is in Unix seconds."""
 
@@ -107,13 +111,18 @@ def default_path() -> Path:
     return Path(xdg("XDG_STATE_HOME"), "farmhand", "history.db")
 
 
-class HistoryStore:
-    """The copy in the file at `path`. Raises NotConfigured if it cannot be used."""
+class CopyUnusable(NotConfigured):
+    """The file of the copy cannot be used: its place is full or read-only, or it was damaged."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+class HistoryStore:
+    """The copy in the file at `path`, in memory without one. Raises CopyUnusable."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path or Path(_MEMORY)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path is not None:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 self.db = self._open()
             except sqlite3.DatabaseError as error:
@@ -125,8 +134,9 @@ class HistoryStore:
             raise self._unusable(error) from None
 
     def _open(self) -> sqlite3.Connection:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        os.chmod(self.path, 0o600)
+        if str(self.path) != _MEMORY:
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            os.chmod(self.path, 0o600)
         with contextlib.ExitStack() as stack:
             db = stack.enter_context(
                 closing(sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False))
@@ -151,14 +161,14 @@ class HistoryStore:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.path}{suffix}")
 
-    def _unusable(self, error: OSError | sqlite3.Error) -> NotConfigured:
+    def _unusable(self, error: OSError | sqlite3.Error) -> CopyUnusable:
         if _damaged(error):
             self._remove()
             why = f"the copy of the history {self.path} was damaged ({error}) and is deleted"
-            return NotConfigured(why, hint="the same command again copies it anew")
+            return CopyUnusable(why, hint="the same command again copies it anew")
         why = (isinstance(error, OSError) and error.strerror) or str(error)
         hint = "make room and the directory writable; the file may be deleted: it is only a copy"
-        return NotConfigured(f"the copy of the history {self.path} cannot be used: {why}", hint=hint)
+        return CopyUnusable(f"the copy of the history {self.path} cannot be used: {why}", hint=hint)
 
     def close(self) -> None:
         """Close the file."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from farmhand.core.keys import redact, without_secrets
 from farmhand.core.money import plain
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, cut_off
 from farmhand.mcp_server import words
 from farmhand.mcp_server.jobs import Job, cost_of
 
@@ -57,6 +57,8 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
     known = sum(cost for cost in costs if cost is not None)
     unknown = costs.count(None)
     said = [f"{states[name]} {name}" for name in ("succeeded", "failed", "cancelled") if states[name]]
+    if cut := sum(map(bool, map(cut_off, results))):
+        said.append(f"{cut} of them cut off before the end (raise max_tokens)")
     if bent := sum(isinstance(result.get("bent"), dict) for result in results):
         said.append(f"{bent} at a lower price than asked, since a budget was spent")
     models = sorted({str(result["model"]) for result in results if result.get("model")})

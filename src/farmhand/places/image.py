@@ -158,10 +158,12 @@ def docker(*words: str, fine: str = "", errors: bool = False) -> str:
         raise NotConfigured(f"docker cannot be started: {error.strerror}", hint="install docker.io") from None
     if done.returncode == 0:
         return done.stdout
-    said = (done.stderr or done.stdout or "no reason given").strip().splitlines()[-1]
+    said = (done.stderr or done.stdout or "").strip()
     if fine and fine in said:
         return ""
-    raise NotConfigured(f"docker {words[0]} failed: {said}", hint="see: docker info")
+    # `docker network rm` has "exit status 1" below its reason.
+    reasons = [line for line in said.splitlines() if not line.startswith("exit status ")] or ["no reason given"]
+    raise NotConfigured(f"docker {words[0]} failed: {reasons[-1]}", hint="see: docker info")
 
 
 def _exists(image: str) -> bool:

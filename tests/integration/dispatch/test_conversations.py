@@ -154,6 +154,9 @@ async def test_a_chat_goes_on_after_ctrl_c_and_ends_with_ctrl_d(
     await chat.until(b"task cancelled")
     await chat.until(b"> ")
     api.state.event_s = 0.0
+    chat.type(b"/exti\r")
+    await chat.until(b"/exti is no command of the chat")
+    await chat.until(b"> ")
     chat.type(b"two \\\r")
     await chat.until("… ".encode())
     chat.type(b"lines\r")

@@ -210,6 +210,7 @@ async def test_the_same_task_again_with_changed_options(
     assert received(api)[-1] == "Name another"
     body = json.loads(api.posts[-1].body)
     assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief", 77, "claude-haiku-5-5")
+    one_line(await workstation.run("farmhand", "again", "cow-2", "--id", "cow-2"), 2, "the id of that task itself")
     changed = ["--model", "sonnet", "--max-tokens", "9", "--id", "mine"]
     changed += ["--label", "yard=north", "--work-class", "milk", "--priority", "2", "--max-usd", "1"]
     done = await workstation.run("farmhand", "again", "cow-2", *changed)
@@ -275,6 +276,22 @@ async def test_what_the_agent_has_deleted_is_gone_here_too(
     assert "are gone: farm1 keeps them for 1e-05 days at the most" in done.err
     for verb in ("logs", "again"):
         one_line(await workstation.run("farmhand", verb, "old"), 2, "keeps them for")
+
+
+async def test_a_copy_that_cannot_be_written_is_told_and_the_host_answers(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi
+) -> None:
+    state = workstation.home / ".local/state/farmhand"
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "history.db").symlink_to("/nowhere")  # as good as a full disk: root may write where nobody else may
+    api.state.event_s = 5.0
+    await agent.submit({"id": "dear", "prompt": "a long story"})
+    await agent_knows(agent, "dear")
+    done = await workstation.run("farmhand", "list")
+    assert (done.status, done.out.split()[0], done.err.count("\n")) == (0, b"dear", 1), done.err
+    assert "history.db cannot be used" in done.err
+    assert (await workstation.run("farmhand", "cancel", "dear")).status == 0
+    assert (await said(workstation, "show", "dear"))["task"]["state"] == "cancelled"
 
 
 async def test_an_agent_without_a_history_is_named(

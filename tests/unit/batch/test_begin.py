@@ -14,6 +14,7 @@ import pytest
 from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_journal
 from farmhand.batch.inputs import JsonLines
 from farmhand.batch.journal import Journal
+from farmhand.batch.sources import source
 from farmhand.core.errors import UsageError
 from farmhand.core.pots import PotSettings
 from farmhand.core.settings import Settings
@@ -32,6 +33,21 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
             open_journal(out, inputs)
     assert taken.read_text() == "mine\n"
     assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
+
+
+def test_a_file_that_is_no_task_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hens")
+    (tmp_path / "b.txt").touch()
+    (tmp_path / "key.env").touch(0o600)
+    (tmp_path / "key.env").write_text("ANTHROPIC_API_KEY=sk-ant-test-files-0000000000\n")
+    made, _ = source([str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), str(tmp_path / "c.txt")], "files", None, {})
+    journal = Journal(tmp_path / "out.farmhand")
+    with pytest.raises(InvalidInput) as raised:
+        fill_journal(BatchPlan(made, "", {}), journal, Settings(key_source=f"file:{tmp_path}/key.env"))
+    assert raised.value.lines == [
+        f"{tmp_path}/b.txt is no task: the prompt is empty",
+        f"{tmp_path}/c.txt cannot be read: No such file or directory",
+    ]
 
 
 @pytest.mark.parametrize("text", ["mine\n", '{"n": 1, "id": "a", "state": "failed"}\n', "mine"])

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.batch.accounting import BatchLedger
-from farmhand.batch.failures import LINES, causes
+from farmhand.batch.failures import LINES, causes, cut_short
 from farmhand.batch.output import OutputFile
+from farmhand.batch.output_table import ResultTable
+from farmhand.cli.batch_summary import not_whole
 from tests.support.places import Worker
 from tests.unit.batch.fake import Batch
 
@@ -31,6 +33,28 @@ def test_the_most_frequent_cause_comes_first_with_its_lines(tmp_path: Path) -> N
     }
     assert len(found[0]["lines"]) == LINES
     assert [(one["code"], one["times"], one["lines"]) for one in found[1:]] == [("timeout", 1, [2]), ("failed", 1, [3])]
+
+
+def test_answers_that_were_cut_off_are_counted_and_their_table_says_so(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, [f"p{n}" for n in range(9)])
+    host = Worker("one")
+    whole = {
+        "state": "succeeded",
+        "stop_reason": "end_turn",
+        "structured": {"stop_reason": "max_tokens"},
+    }
+    cut = {"state": "succeeded", "stop_reason": "max_tokens", "text": "and the"}
+    host.outcome = lambda task: whole if task["prompt"] == "p0" else cut
+    batch.run(host)
+    found = cut_short(batch.journal)
+    assert found == {"times": 8, "lines": [2, 3, 4, 5, 6]}
+    said = "8 answers were cut off before the end: lines 2, 3, 4, 5, 6, … of the input (raise --max-tokens)"
+    assert not_whole({"cut_off": found}) == [said]
+    assert not_whole({"cut_off": {"times": 0, "lines": []}}) == []
+    table = ResultTable(tmp_path / "out.csv", batch.journal)
+    first, second = list(batch.journal.results(0, ordered=True))[:2]
+    assert b"cut off" not in table.row(first[1])
+    assert b"the answer was cut off at its longest length (raise --max-tokens)" in table.row(second[1])
 
 
 def test_what_a_host_calls_an_error_is_no_crash_here(tmp_path: Path) -> None:

@@ -84,6 +84,18 @@ def test_csv_may_be_divided_as_spreadsheets_do(tmp_path: Path, mark: str) -> Non
     assert record.fields == {"prompt": "Anna: a,b;c"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['"na,me";topic\nAnn;hens\n', "sep=;\r\nname;topic\r\nAnn;hens\r\n", '\ufeffsep=,\nname,topic\nAnn,"hens"\n'],
+)
+def test_what_a_header_says_of_the_delimiter(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    made, _ = source([str(path)], "auto", "{topic}", {})
+    [record] = made.records()
+    assert (record.n, record.fields) == (text.count("\n"), {"prompt": "hens"})
+
+
 def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     odd.write_text("x")
@@ -92,8 +104,15 @@ def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     made = Files([odd, bad, odd.with_name(odd.name + "2")], {}, Template("{name}: {text}"))
     first, second, third = made.records()
     assert first.fields == {"prompt": "caf\ufffd: x", "labels": {"path": f"{tmp_path}/caf\ufffd"}}
-    assert second.problem == f"{bad} is not valid UTF-8 at byte 3, in line 2"
-    assert third.problem == f"{tmp_path}/caf\ufffd2: No such file or directory"
+    assert (made.where(2), second.problem) == (str(bad), "is not valid UTF-8 at byte 3, in line 2")
+    assert (made.where(3), third.problem) == (f"{tmp_path}/caf\ufffd2", "cannot be read: No such file or directory")
+
+
+def test_a_device_is_no_input() -> None:
+    with pytest.raises(UsageError, match="/dev/zero is a device"):
+        source(["/dev/zero"], "auto", None, {})
+    empty, _ = source([os.devnull], "auto", None, {})
+    assert list(empty.records()) == []
 
 
 def test_a_template_that_is_not_utf_8() -> None:
@@ -162,7 +181,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"\xff")
     made, about = source([str(tmp_path)], "files", "{name}: {text}", {"labels": {"x": "y"}})
     first, bad, second = list(made.records())
-    assert "bad is not valid UTF-8 at byte 0" in bad.problem
+    assert f"{made.where(2)} {bad.problem}".startswith(f"{tmp_path}/bad is not valid UTF-8 at byte 0")
     assert (first.fields or {})["prompt"] == "b.txt: in b.txt"
     assert (second.fields or {})["labels"] == {"path": str(tmp_path / "sub" / "a.txt"), "x": "y"}
     assert about == {"form": "files", "template": "{name}: {text}"}

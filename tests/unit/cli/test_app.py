@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,38 @@ def test_unknown_things_are_one_line() -> None:
         status, out, err = farmhand(*arguments)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert err.startswith("farmhand: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["nothing"], "No such command 'nothing'.", "farmhand --help lists them"),
+        (["list", "--nothing"], "No such option '--nothing'.", "options: farmhand list --help"),
+        (
+            ["run", "--zzz", "p"],
+            "No such option '--zzz'.",
+            "options: farmhand run --help; put -- before a prompt that begins with a dash",
+        ),
+        (
+            ["run", "two", "words"],
+            "Got unexpected extra argument (words)",
+            "quote the prompt, so that it is one argument",
+        ),
+        (["show", "two", "ids"], "Got unexpected extra argument (ids)", ""),
+        (["list", "-n", "0"], "Invalid value for '-n' / '--limit': 0 is not in the range 1<=x<=10000.", ""),
+    ],
+)
+def test_what_click_refuses_is_one_object_with_json_and_the_hint_fits_the_verb(
+    arguments: list[str], message: str, hint: str
+) -> None:
+    line = f"farmhand: {message}{f' ({hint})' if hint else ''}\n"
+    assert farmhand(*arguments) == (2, "", line)
+    status, out, err = farmhand(arguments[0], "--json", *arguments[1:])
+    assert (status, json.loads(out), err) == (2, {"error": {"code": "usage", "message": message, "hint": hint}}, line)
+
+
+def test_json_after_the_dashes_is_a_prompt() -> None:
+    assert farmhand("run", "--max-tokens", "x", "--", "--json")[:2] == (2, "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])

@@ -161,17 +161,20 @@ def estimated(**more: Any) -> BatchEstimate:
 
 
 def test_the_line_before_it_costs() -> None:
-    assert batch_price.in_one_line(estimated()) == (
+    assert batch_price.in_one_line(estimated(), None) == (
         "2 tasks, 10 tokens to read (counted by the API): US$ 0.02, and at most US$ 1.00 if the answers take all "
         "90 tokens (with --economy US$ 0.50, opus ?)"
     )
-    assert "(estimated: no route)" in batch_price.in_one_line(estimated(counted=0, uncounted="no route"))
-    assert "estimated from 1 that the API counted" in batch_price.in_one_line(estimated(counted=1))
-    assert batch_price.in_one_line(estimated(open_tasks=1)).endswith(
+    assert "--max-usd" not in batch_price.in_one_line(estimated(), 1.0)
+    assert batch_price.in_one_line(estimated(), 0.4).endswith("opus ?); --max-usd is US$ 0.40")
+    assert batch_price.in_one_line(estimated(open_tasks=1), 9.0).endswith("; --max-usd is US$ 9.00")
+    assert "(estimated: no route)" in batch_price.in_one_line(estimated(counted=0, uncounted="no route"), None)
+    assert "estimated from 1 that the API counted" in batch_price.in_one_line(estimated(counted=1), None)
+    assert batch_price.in_one_line(estimated(open_tasks=1), None).endswith(
         ": US$ 0.02 for the first requests; 1 task with tools makes more: only --max-usd limits them"
         " (with --economy US$ 0.01, opus ?)"
     )
-    assert "no price is known" in batch_price.in_one_line(estimated(prices=[PlannedPrice("", False, None, None)]))
+    assert "no price is known" in batch_price.in_one_line(estimated(prices=[PlannedPrice("", False, None, None)]), None)
     assert batch_price.as_document(estimated(), 3.0)["prices"][0] == {
         "model": None,
         "economy": False,

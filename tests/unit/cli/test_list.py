@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,28 @@ def test_a_line_is_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch
         [line] = listing._table([task(prompt)]).splitlines() or [""]
         assert cell_len(line) <= width
         assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("since", "first"),
+    [
+        (None, "1970-01-01T00:00:00"),
+        ("90m", "2026-11-30T23:00:00"),
+        ("1h30m", "2026-11-30T23:00:00"),
+        ("12h", "2026-11-30T12:30:00"),
+        ("1d", "2026-12-01T00:00:00"),
+        ("2026-11", "2026-11-01T00:00:00"),
+    ],
+)
+def test_since_is_a_span_of_hours_or_whole_days(since: str | None, first: str) -> None:
+    now = datetime(2026, 12, 1, 0, 30, tzinfo=UTC)
+    assert datetime.fromtimestamp(listing._first(since, now), UTC).isoformat() == f"{first}+00:00"
+
+
+@pytest.mark.parametrize("since", ["soon", "", "x90m", "-1h", "1.5"])
+def test_since_that_is_neither_names_all_forms(since: str) -> None:
+    with pytest.raises(UsageError, match="30d or 4w; 90m or 12h"):
+        listing._first(since, datetime.now(UTC))
 
 
 def test_into_a_pipe_a_line_has_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,43 @@ def test_stdin_that_cannot_be_read_is_one_line(stdin: Feed, capsys: pytest.Captu
     assert "stdin cannot be read" in capsys.readouterr().err
     with pytest.raises(UsageError, match="stdin cannot be read: "):
         assemble("-", [])
+
+
+def test_a_fifo_as_a_file_is_waited_for_with_a_line_and_a_regular_file_is_not(
+    stdin: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(os.open(os.devnull, os.O_RDONLY))
+    said: list[str] = []
+
+    def waits_for(what: str) -> AbstractContextManager[None]:
+        said.append(what)
+        return nullcontext()
+
+    monkeypatch.setattr(prompt, "waits_for", waits_for)
+    fifo, plain = tmp_path / "fifo", tmp_path / "plain"
+    os.mkfifo(fifo)
+    plain.write_text("hens")
+    ours = os.open(fifo, os.O_RDWR)
+    os.write(ours, b"cows")
+    threading.Timer(0.2, os.close, [ours]).start()
+    assert "cows" in assemble("sum up", [str(fifo), str(plain)])
+    assert said == [f"reading {fifo}"]
+
+
+def test_files_with_nothing_in_them_are_told_and_are_no_prompt(
+    stdin: Feed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdin(os.open(os.devnull, os.O_RDONLY))
+    (tmp_path / "report.txt").touch()
+    (tmp_path / "blank.png").write_text(" \n")
+    (tmp_path / "notes.txt").write_text("hens")
+    report, blank, notes = (str(tmp_path / name) for name in ("report.txt", "blank.png", "notes.txt"))
+    assert assemble("sum up", [report, blank]).startswith(f"sum up\n\n----- file: {report} -----\n")
+    assert capsys.readouterr().err == f"farmhand: -f {report}, {blank}: nothing is in it\n"
+    assert "hens" in assemble(None, [report, notes])
+    assert capsys.readouterr().err == f"farmhand: -f {report}: nothing is in it\n"
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        assemble(None, [report, blank])
 
 
 def test_a_file_whose_name_is_not_utf_8(stdin: Feed, tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_a_batch_shares_the_room_out_and_says_where_the_rest_is(job: Job) -> Non
     assert "[20: 20.txt] xxx" in told
     assert str(job.path / "out.jsonl") in told
     assert "out.jsonl" not in answers.of_batch(job, 1, results[:1], "ended", 4000)
+    cut = [{"n": n, **result(stop_reason="max_tokens" if n < 3 else "end_turn")} for n in (1, 2, 3)]
+    assert "3 succeeded · 2 of them cut off before the end (raise max_tokens)" in answers.of_batch(job, 3, cut, "", 900)
     assert "the cost of 1 is not known" in answers.of_batch(job, 1, [{"n": 1, **result(cost_usd=None)}], "ended", 900)
 
 

@@ -197,6 +197,23 @@ def test_an_engine_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         pair().up(lambda _step: None)
 
 
+def test_a_reason_above_an_exit_status_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `docker network rm` of Docker 28 tells it."""
+
+    def fails(said: str) -> None:
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", said))
+
+    fails("Error response from daemon: network x not found\nexit status 1\n")
+    assert image.docker("network", "rm", "x", fine="not found") == ""
+    fails("Error response from daemon: network x has active endpoints\nexit status 1\n")
+    with pytest.raises(NotConfigured, match=r"docker network failed: .*has active endpoints"):
+        image.docker("network", "rm", "x", fine="not found")
+    for nothing in ("", "exit status 1\n"):
+        fails(nothing)
+        with pytest.raises(NotConfigured, match="no reason given"):
+            image.docker("network", "rm", "x")
+
+
 @pytest.mark.parametrize(
     ("status", "said", "code"),
     [
