@@ -39,7 +39,9 @@ class Front:
         service, action = _service(env), _action(env, body)
         caller = env.get("HTTP_USER_AGENT", "")
         if service and ITSELF not in caller and AGENT not in caller:
-            CALLS.add((service, f"{action}?{query}" if service == "s3" and (query := env["QUERY_STRING"]) else action))
+            CALLS.add(
+                (service, f"{action}?{query}" if service == "s3" and (query := env.get("QUERY_STRING")) else action)
+            )
         fault = FAULTS.take(service, action, caller)
         if fault is None:
             return self._pass(service, env, start)

@@ -85,7 +85,7 @@ def test_it_goes_on_once_and_a_lost_one_is_taken_up_under_its_first_id(
 
     monkeypatch.setattr(carry, "_follow", follow)
     spooling = carry.Spooling(TASK, Settings(when_spent="haiku"))
-    given: Any = (None, "farm1", "sk-ant-test-x", Printer(stream=False), spooling, None)
+    given: Any = (None, "farm1", "sk-ant-test-x", Printer(stream=False), spooling, None, None)
     result = carry.follow(*given)
     assert [task["id"] for task in sent] == ["t", "t.r1"]
     assert (result["id"], result["state"], result["bent"]["way"]) == ("t", "failed", "haiku")
