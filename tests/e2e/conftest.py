@@ -34,6 +34,7 @@ def built_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         yield Farm(Path(existing))
         return
     farm = Farm(copy_checkout(REPOSITORY, tmp_path_factory.mktemp("e2e") / "checkout"), image=host_image())
+    farm.container.remove()  # one that is left of a run that was killed has other sources
     try:
         farm.boot()
         farm.build(*REFRESH)
@@ -68,6 +69,7 @@ def made_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
 @pytest.fixture
 def site(made_site: AwsSite) -> AwsSite:
     """That environment for one test: neither the API nor AWS has a fault, rule or latency."""
+    made_site.end_all()
     made_site.api.clear()
     made_site.api.keys(made_site.api_process.key)
     made_site.aws.faults()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,12 @@ def run_out_of_memory(worker: str) -> None:
     The task's own programs come first; what would say that of them is held up.
     """
     for pid in docker("top", worker, "-eo", "pid").split()[1:]:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"farmhand.cloud.launcher" in words:
-            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
-        elif b"sandbox.py" in words:
-            os.kill(int(pid), signal.SIGSTOP)
+        with suppress(FileNotFoundError, ProcessLookupError):  # the task's commands come and go
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"farmhand.cloud.launcher" in words:
+                Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+            elif b"sandbox.py" in words:
+                os.kill(int(pid), signal.SIGSTOP)
     take = "x = [bytearray(b'x') * (1 << 26) for _ in range(1 << 10)]"
     done = subprocess.run(["docker", "exec", worker, "python3", "-c", take], capture_output=True, check=False)
     assert done.returncode == 137, done.stderr

@@ -137,6 +137,17 @@ class AwsSite:
             assert kill_after_s, err
         return _shown(subprocess.CompletedProcess(process.args, process.returncode, out, err))
 
+    def end_all(self) -> None:
+        """End the containers that a test has left running which failed."""
+        if self._any_runs():
+            shown = ["docker", "ps", "--quiet", "--filter", f"label={self.label}"]
+            names = subprocess.run(shown, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+            subprocess.run(["docker", "kill", *names], capture_output=True, check=False)  # some have ended by then
+            self.aws.until(lambda: not self._any_runs())
+
+    def _any_runs(self) -> bool:
+        return any(task["running"] for task in self.aws.tasks().values())
+
     def posts(self, words: str) -> list[dict[str, Any]]:
         """What the API has answered of all requests so far whose body has these words."""
         with self.api_process.requests.open() as lines:
