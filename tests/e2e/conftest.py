@@ -60,16 +60,22 @@ def api(farm: Farm) -> ApiControl:
 
 
 @pytest.fixture(scope="session")
-def made_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
+def workers_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
     """An environment in the double of AWS, with real containers, for all tests of a worker."""
     with AwsSite(tmp_path_factory.mktemp("aws")) as site:
         yield site
 
 
+@pytest.fixture(scope="module")
+def made_site(workers_site: AwsSite) -> AwsSite:
+    """That environment for one file: nothing runs in it that another file has left."""
+    workers_site.end_all()
+    return workers_site
+
+
 @pytest.fixture
 def site(made_site: AwsSite) -> AwsSite:
     """That environment for one test: neither the API nor AWS has a fault, rule or latency."""
-    made_site.end_all()
     made_site.api.clear()
     made_site.api.keys(made_site.api_process.key)
     made_site.aws.faults()
