@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_code import COMMAND, Station
-from tests.support.collector import rotel
+from tests.support.collector import check_trace, rotel
 from tests.support.messages_api import DEFAULT_KEY
 from tests.support.pair import ROOT, Pair, docker
 from tests.support.repositories import make_repository
@@ -133,14 +133,7 @@ async def test_a_call_is_one_trace_with_what_runs_in_the_containers(station: Sta
         # A batch, and four tasks: three with one request, and one whose tool was one request more.
         found = await collector.until(10)
         seen = collector.log.read_bytes()
-    tasks = [one for one in found if one["Name"] == "farmhand.task"]
-    [batch] = [one for one in found if one["Name"] == "farmhand.batch"]
-    [in_sandbox] = [one for one in tasks if one["farmhand.engine"] == "cli"]
-    assert (len(found), len(tasks), {one["Trace ID"] for one in found}) == (10, 4, {trace})
-    assert sorted(one["Parent ID"] for one in (*tasks, batch)) == sorted([span] * 3 + [batch["ID"]] * 2)
-    assert f"+00-{trace}-{in_sandbox['ID']}-01" in done.stdout
-    requests = [one for one in found if one["Name"].startswith("chat ") and one["Parent ID"] == in_sandbox["ID"]]
-    assert sum(float(one["farmhand.cost_usd"]) for one in requests) == float(in_sandbox["farmhand.cost_usd"])
+    check_trace(found, trace, span, done.stdout)
     assert {one["farmhand.place"] for one in found} == {"docker"}
     for secret in (b"canary", b"change it", DEFAULT_KEY.encode()):
         assert secret not in seen

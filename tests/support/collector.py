@@ -173,6 +173,21 @@ class Rotel:
         raise AssertionError(self.log.read_text())
 
 
+def check_trace(found: list[dict[str, str]], trace: str, caller: str, patch: str) -> None:
+    """Check what a caller's trace has of a batch of two tasks, of a single task, and of one in a sandbox with a tool.
+
+    `patch` is what the sandbox has written: the trace that it was given is in it.
+    """
+    tasks = [one for one in found if one["Name"] == "farmhand.task"]
+    [batch] = [one for one in found if one["Name"] == "farmhand.batch"]
+    [in_sandbox] = [one for one in tasks if one["farmhand.engine"] == "cli"]
+    assert (len(found), len(tasks), {one["Trace ID"] for one in found}) == (10, 4, {trace})
+    assert sorted(one["Parent ID"] for one in (*tasks, batch)) == sorted([caller] * 3 + [batch["ID"]] * 2)
+    assert f"+00-{trace}-{in_sandbox['ID']}-01" in patch
+    requests = [one for one in found if one["Name"].startswith("chat ") and one["Parent ID"] == in_sandbox["ID"]]
+    assert sum(float(one["farmhand.cost_usd"]) for one in requests) == float(in_sandbox["farmhand.cost_usd"])
+
+
 @contextmanager
 def rotel(directory: Path) -> Iterator[Rotel]:
     """Run it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -221,4 +220,4 @@ def _cost(result: dict[str, Any]) -> int | None:
 def pico(cost_usd: float) -> int:
     """Return a cost in pico-dollars."""
     # The decimal text of a float is the intended amount; the binary value differs slightly.
-    return money.pico(Decimal(str(cost_usd)))
+    return money.pico_of(cost_usd)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from farmhand.core import rules
 from farmhand.core.attachments import PDF
-from farmhand.core.money import pico
+from farmhand.core.money import pico_of
 from farmhand.core.prices import PriceTable, Rates, price_table
 from farmhand.core.settings import Settings
 from farmhand.core.task import Task, resolve_model
@@ -71,8 +70,8 @@ class Bending:
         """
         full = self.last.get("budget")
         if full and full["of"] == "day":
-            return max(_pico(full["limit_usd"]) - _pico(full["spent_usd"]) - self.since, needs(self.last))
-        return None if max_usd is None else max(0, _pico(max_usd) - spent_pico)
+            return max(pico_of(full["limit_usd"]) - pico_of(full["spent_usd"]) - self.since, needs(self.last))
+        return None if max_usd is None else max(0, pico_of(max_usd) - spent_pico)
 
     def shape(self, body: bytes) -> tuple[bytes, Bent] | None:
         """Return a task's fields, as a journal has them, at its lower price, and what to say; None if it has none."""
@@ -141,11 +140,7 @@ class Bending:
 
 def needs(refusal: Mapping[str, Any]) -> int:
     """Return what the request that a budget refused may cost, in pico-dollars; 0: an older agent does not say it."""
-    return _pico((refusal.get("budget") or {}).get("needs_usd", 0))
-
-
-def _pico(amount: float) -> int:
-    return pico(Decimal(str(amount)))
+    return pico_of((refusal.get("budget") or {}).get("needs_usd", 0))
 
 
 def _none_above(new: Rates, old: Rates) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 from farmhand.batch.estimate import BatchEstimate, PlannedPrice, TokenCounter, estimate
 from farmhand.batch.journal import Journal
 from farmhand.cli.say import ask
-from farmhand.core.money import PICO_PER_USD, pico
+from farmhand.core.money import PICO_PER_USD, pico_of
 from farmhand.core.prices import price_table
 from farmhand.core.readable import counted, dollars, money
 from farmhand.core.settings import Settings
@@ -52,7 +51,7 @@ def in_one_line(found: BatchEstimate, max_usd: float | None) -> str:
     others = ", ".join(_elsewhere(one, first=bool(found.open_tasks)) for one in found.prices[1:])
     beside = f" ({others})" if others else ""
     limit = ""
-    if max_usd is not None and (found.most_pico is None or found.most_pico > pico(Decimal(str(max_usd)))):
+    if max_usd is not None and (found.most_pico is None or found.most_pico > pico_of(max_usd)):
         limit = f"; --max-usd is {dollars(max_usd)}"
     return f"{counted(found.tasks, 'task')}, {_tokens(found)}: {_price(found)}{beside}{limit}"
 
@@ -88,9 +87,9 @@ def confirm(found: BatchEstimate, confirm_usd: float, max_usd: float | None) -> 
     """Ask before a batch that may cost more than `confirm_usd`. Raise UsageError where there is no terminal."""
     most = found.most_pico
     if max_usd is not None:
-        limit = pico(Decimal(str(max_usd)))
+        limit = pico_of(max_usd)
         most = limit if most is None else min(most, limit)
-    if most is not None and most <= pico(Decimal(str(confirm_usd))):
+    if most is not None and most <= pico_of(confirm_usd):
         return
     what = "what it may cost is not known" if most is None else f"it may cost up to {money(most)}"
     ask(f"{what}, and confirm_usd is {dollars(confirm_usd)}. Begin?", declined="no task was sent")

@@ -13,7 +13,6 @@ import tty
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import waits_for
 from farmhand.core import settings
 from farmhand.core.errors import UsageError
-from farmhand.core.money import pico
+from farmhand.core.money import pico_of
 from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
 from farmhand.places.watch import HostWatch, ask_all, followed
@@ -85,7 +84,7 @@ def pots_left(conf: settings.Settings, watches: Sequence[HostWatch]) -> list[str
     closed: dict[str, float | None] = {}
     silent = {pot.name: [watch.name for watch in watches] for pot in conf.pots}
     for host, pot in ((watch.name, pot) for watch in watches for pot in (watch.status or {}).get("pots") or []):
-        spent[pot["name"]] += pico(Decimal(str(pot.get("spent_usd") or 0)))
+        spent[pot["name"]] += pico_of(pot.get("spent_usd") or 0)
         if pot.get("state") == "spent":
             closed[pot["name"]] = pot.get("api_closed_at") or closed.get(pot["name"])
         if "spent_usd" in pot and pot["name"] in silent:

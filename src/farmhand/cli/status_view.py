@@ -19,7 +19,7 @@ from farmhand.cli.say import note, one_line
 from farmhand.cli.sheet import kept_columns
 from farmhand.core import pushed
 from farmhand.core.engines import SLOTTED
-from farmhand.core.money import pico
+from farmhand.core.money import pico, pico_of
 from farmhand.core.readable import counted, money
 from farmhand.places.watch import HostWatch
 
@@ -91,7 +91,7 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
         lines.append(f"{name}: {tasks}: {wait.get('detail') or wait['reason']:.200}{until_text}")
     day = status.get("budget_day")
     if day:
-        spent, limit = (money(pico(Decimal(str(day[what])))) for what in ("spent_usd", "limit_usd"))
+        spent, limit = (money(pico_of(day[what])) for what in ("spent_usd", "limit_usd"))
         lines.append(f"{name}: {spent} of {limit} of the day's budget is spent")
     if late := pushed.trouble(status):
         lines.append(f"{name}: {late:.500}")
@@ -183,7 +183,7 @@ def batches(watches: Sequence[HostWatch]) -> list[list[str]]:
         one = sums.setdefault(one_line(str(batch["name"])), Counter())
         for name in ("tasks", "done", "failed"):
             one[name] += int(batch.get(name) or 0)
-        one["pico"] += pico(Decimal(str(batch.get("cost_usd") or 0)))
+        one["pico"] += pico_of(batch.get("cost_usd") or 0)
     rows = []
     for name, one in sorted(sums.items()):
         full = _BAR * one["done"] // one["tasks"] if one["tasks"] else 0

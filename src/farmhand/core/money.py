@@ -21,6 +21,11 @@ def pico(usd: Decimal) -> int:
     return int((usd * PICO_PER_USD).to_integral_value(ROUND_HALF_EVEN))
 
 
+def pico_of(amount: float | str | Decimal) -> int:
+    """Return US$ as JSON and settings have them in pico-dollars. The decimal text of a float is what is meant."""
+    return pico(Decimal(str(amount)))
+
+
 def plain(pico: int) -> str:
     """Return `pico` in US$, exactly, as people write it: at least cents, no exponent, no trailing zeros."""
     sign, (whole, rest) = "-" if pico < 0 else "", divmod(abs(pico), PICO_PER_USD)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from .money import pico, usd
+from .money import pico_of, usd
 
 #: Characters of remote text that must not reach a terminal. C0 (but tab and line feed), DEL and C1 are terminal
 #: commands. Direction marks make text read as another text. Lone surrogates cannot be encoded.
@@ -35,7 +35,7 @@ def money(amount_pico: int) -> str:
 
 def dollars(amount: float | Decimal) -> str:
     """Return US$ in the form of `money`."""
-    return money(pico(Decimal(str(amount))))
+    return money(pico_of(amount))
 
 
 def duration(seconds: float) -> str:

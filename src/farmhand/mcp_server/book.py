@@ -9,12 +9,11 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 from farmhand.core.errors import FarmhandError, Refused
-from farmhand.core.money import pico
+from farmhand.core.money import pico_of
 from farmhand.core.readable import money
 from farmhand.core.settings import Settings
 
@@ -157,7 +156,7 @@ class Book:
         sums = f"SELECT coalesce(sum(cost), 0), coalesce(sum(reserved) FILTER (WHERE cost IS NULL), 0) FROM job WHERE {where}"  # noqa: S608, E501  (names from here)
         spent, held = db.execute(sums, (value,)).fetchone()
         more = db.execute("SELECT pico FROM allowed WHERE scope = ?", (self._scope(name, now),)).fetchone()
-        limit = pico(Decimal(str(usd))) + (more[0] if more else 0) if usd else _ENDLESS
+        limit = pico_of(usd) + (more[0] if more else 0) if usd else _ENDLESS
         return Room(name, limit, spent, held)
 
     def find(self, job_id: str) -> JobEntry | None:

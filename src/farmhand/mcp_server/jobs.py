@@ -26,14 +26,13 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from farmhand.batch.journal import LEASED
 from farmhand.core.errors import FarmhandError
 from farmhand.core.files import xdg
-from farmhand.core.money import pico
+from farmhand.core.money import pico_of
 
 #: How a child of ours is started; `farmhand.cli.mcp_job` notes its exit status.
 _PROGRAM = (sys.executable, "-m", "farmhand.cli.mcp_job")
@@ -64,7 +63,7 @@ def cost_of(value: Any) -> int | None:
     """Return a cost in US$ of a result in pico-dollars; None if it is not known."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return pico(Decimal(str(value)))
+    return pico_of(value)
 
 
 class Job:

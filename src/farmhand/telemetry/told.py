@@ -10,13 +10,12 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from opentelemetry.trace import SpanKind
 
-from farmhand.core.money import pico
+from farmhand.core.money import pico_of
 from farmhand.core.task import Usage
 from farmhand.core.trace_context import TraceContext
 from farmhand.core.typed import ready
@@ -156,7 +155,7 @@ def _usage(given: Mapping[str, Any]) -> Usage:
 
 def _pico(cost_usd: float | None) -> int | None:
     # The decimal text of a float is the intended amount.
-    return None if cost_usd is None else pico(Decimal(str(cost_usd)))
+    return None if cost_usd is None else pico_of(cost_usd)
 
 
 def _model(model: str) -> str:

@@ -98,6 +98,16 @@ class Site:
         [item] = db.scan(TableName="farmhand-test")["Items"]
         return {name: next(iter(value.values())) for name, value in item.items()}
 
+    def stop(self, reason: str, detail: str) -> None:
+        """Let the batch's item say why a child has stopped all of them."""
+        boto3.client("dynamodb", region_name=aws_place.REGION).update_item(
+            TableName="farmhand-test",
+            Key={"pk": {"S": self.item()["pk"]}},
+            UpdateExpression="SET #s = :s, reason = :r, detail = :d",
+            ExpressionAttributeNames={"#s": "state"},
+            ExpressionAttributeValues={":s": {"S": "stopping"}, ":r": {"S": reason}, ":d": {"S": detail}},
+        )
+
     def once(self, number: int) -> None:
         """Every line has one result, and its task ran once."""
         assert sorted(result["n"] for result in self.results) == list(range(1, number + 1))

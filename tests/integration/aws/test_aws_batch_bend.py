@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from typing import Any
 
-import boto3
 import pytest
 
 from farmhand.batch.bend import Bending
@@ -15,7 +14,6 @@ from farmhand.core import shard
 from farmhand.core.errors import Refused
 from farmhand.core.prices import price_table
 from tests.integration.aws.batches import Site, moto, site
-from tests.support import aws_place
 
 __all__ = ["moto", "site"]
 
@@ -30,13 +28,7 @@ def full_for(site: Site, *generations: int) -> list[str]:
         item = site.item()
         if int(item["generation"]) not in generations:
             return None
-        boto3.client("dynamodb", region_name=aws_place.REGION).update_item(
-            TableName="farmhand-test",
-            Key={"pk": {"S": item["pk"]}},
-            UpdateExpression="SET #s = :s, reason = :r, detail = :d",
-            ExpressionAttributeNames={"#s": "state"},
-            ExpressionAttributeValues={":s": {"S": "stopping"}, ":r": {"S": "budget"}, ":d": {"S": "nothing is left"}},
-        )
+        site.stop("budget", "nothing is left")
         return shard.EXIT_STOPPED, "", 3
 
     def outcome(task: dict[str, Any]) -> dict[str, Any]:

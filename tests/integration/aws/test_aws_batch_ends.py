@@ -51,14 +51,7 @@ def test_the_limit_is_the_items_and_a_batch_without_room_goes_on_with_more(site:
         item = site.item()
         if int(item["limit"]) > PICO_PER_USD:
             return None
-        db = boto3.client("dynamodb", region_name=aws_place.REGION)
-        db.update_item(
-            TableName="farmhand-test",
-            Key={"pk": {"S": item["pk"]}},
-            UpdateExpression="SET #s = :s, reason = :r, detail = :d",
-            ExpressionAttributeNames={"#s": "state"},
-            ExpressionAttributeValues={":s": {"S": "stopping"}, ":r": {"S": "budget"}, ":d": {"S": "nothing is left"}},
-        )
+        site.stop("budget", "nothing is left")
         return shard.EXIT_STOPPED, "", 3
 
     site.child.ends = ends
@@ -74,14 +67,7 @@ def test_the_limit_is_the_items_and_a_batch_without_room_goes_on_with_more(site:
 
 def test_a_refused_credential_ends_the_batch(site: Site) -> None:
     def ends(_index: int, _attempt: int) -> tuple[int | None, str, int]:
-        db = boto3.client("dynamodb", region_name=aws_place.REGION)
-        db.update_item(
-            TableName="farmhand-test",
-            Key={"pk": {"S": site.item()["pk"]}},
-            UpdateExpression="SET #s = :s, reason = :r, detail = :d",
-            ExpressionAttributeNames={"#s": "state"},
-            ExpressionAttributeValues={":s": {"S": "stopping"}, ":r": {"S": "credential"}, ":d": {"S": "invalid key"}},
-        )
+        site.stop("credential", "invalid key")
         return shard.EXIT_REFUSED, "", 0
 
     site.child.ends = ends

@@ -78,15 +78,19 @@ def test_it_goes_on_once_and_a_lost_one_is_taken_up_under_its_first_id(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     sent: list[dict[str, Any]] = []
+    spans: list[object] = []
 
     def follow(*given: Any) -> dict[str, Any]:
         sent.append(given[4].task)
+        spans.append(given[6])
         return REFUSED | {"id": sent[-1]["id"]}
 
     monkeypatch.setattr(carry, "_follow", follow)
     spooling = carry.Spooling(TASK, Settings(when_spent="haiku"))
-    given: Any = (None, "farm1", "sk-ant-test-x", Printer(stream=False), spooling, None, None)
+    span = object()
+    given: Any = (None, "farm1", "sk-ant-test-x", Printer(stream=False), spooling, None, span)
     result = carry.follow(*given)
+    assert spans == [span, span]  # the one that answers is told last, and is what is shown of the task
     assert [task["id"] for task in sent] == ["t", "t.r1"]
     assert (result["id"], result["state"], result["bent"]["way"]) == ("t", "failed", "haiku")
     assert capsys.readouterr().err.count("the budget has no room") == 1

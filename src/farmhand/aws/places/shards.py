@@ -18,7 +18,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -353,4 +352,4 @@ class Collection:
 def cost_of(row: dict[str, Any]) -> int:
     """Return the pico-dollars of a result or a charge; an unknown cost is none."""
     cost = row.get("cost_usd")
-    return 0 if cost is None else money.pico(Decimal(str(cost)))
+    return 0 if cost is None else money.pico_of(cost)
