@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from moto import backends
+
 from tests.support import aws_templates
 from tests.support.fakeaws import (
     alarms,
@@ -23,6 +27,8 @@ from tests.support.fakeaws import (
 def change_moto() -> None:
     """Change the classes of moto in this process. OPTIONS must be set."""
     aws_templates.read_once()
+    # It lists moto's directory for each request.
+    backends.list_of_moto_modules = partial(iter, tuple(backends.list_of_moto_modules()))
     for module in (
         ecs,
         batch,
