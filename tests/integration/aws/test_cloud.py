@@ -263,6 +263,21 @@ def test_bad_input_is_one_line_and_makes_nothing(
     assert aws.client("s3").list_buckets()["Buckets"] == []
 
 
+def test_a_collection_that_is_missing_is_one_line(aws: FakeAws, me: Operator, tmp_path: Path) -> None:
+    """Ansible finds no collection here, as where ansible-core was installed alone."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("action_plugins", "aws", "filter_plugins", "inventory", "library", "playbooks", "roles", "site.yml"):
+        (checkout / name).symlink_to(ROOT / name)
+    none = "[defaults]\ncollections_path = /none\ncollections_scan_sys_path = false\n"
+    (checkout / "ansible.cfg").write_text((ROOT / "ansible.cfg").read_text().replace("[defaults]\n", none))
+    deploy(aws, parts=("network",))
+    for verb in ("up", "down"):
+        done = me.cloud(verb, "--yes", FARMHAND_PROJECT_DIR=str(checkout))
+        assert (done.returncode, "collection amazon.aws is not installed" in done.stderr.splitlines()[-1]) == (3, True)
+    assert set(stacks(aws)) == {NAMES.network}
+
+
 def test_a_stack_that_was_rolled_back_says_why(aws: FakeAws, me: Operator) -> None:
     aws.client("s3").create_bucket(Bucket=NAMES.trail_bucket)
     aws.client("s3").put_object(Bucket=NAMES.trail_bucket, Key="a", Body=b"")

@@ -21,6 +21,8 @@ from farmhand.places.ansible_environment import ansible_environment, find_progra
 
 PLAYBOOK, PRICE_PLAYBOOK = "playbooks/cloud.yml", "playbooks/cloud_price.yml"
 _COLLECTION = "amazon.aws"
+#: What Ansible says of a task whose collection is not there.
+_MISSING = f"couldn't resolve module/action '{_COLLECTION}.".encode()
 
 
 class Playbook:
@@ -31,33 +33,25 @@ class Playbook:
         self._directory = directory
         self._as_json = as_json
 
-    def check(self) -> None:
-        """Raise NotConfigured if Ansible or its collection for AWS is not installed."""
-        find_program("ansible-playbook")
-        done = subprocess.run(
-            [find_program("ansible-galaxy"), "collection", "list", _COLLECTION, "--format", "json"],
-            cwd=self._directory,
-            env=ansible_environment(self._directory),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode or _COLLECTION not in done.stdout:
-            hint = f"ansible-galaxy collection install {_COLLECTION}, or pip install ansible"
-            raise NotConfigured(f"Ansible's collection {_COLLECTION} is not installed", hint=hint)
+    def check(self, arguments: Sequence[str] = ()) -> Extras | None:
+        """Return what the role's variables ask for besides, None if that cannot be known: cloud.yml then says why.
 
-    def extras(self, arguments: Sequence[str]) -> Extras | None:
-        """Return what the role's variables ask for besides, None if that cannot be known: cloud.yml then says why."""
+        Raise NotConfigured if Ansible or its collection for AWS is not installed.
+        """
         with private_directory() as directory:
             path = directory / "asked.json"
             given = ["--extra-vars", json.dumps({"cloud_price_file": str(path)})]
-            subprocess.run(
+            done = subprocess.run(
                 [find_program("ansible-playbook"), PRICE_PLAYBOOK, *arguments, *given],
                 cwd=self._directory,
                 env=ansible_environment(self._directory),
                 capture_output=True,
                 check=False,
             )
+            # Ansible breaks its lines.
+            if _MISSING in b" ".join((done.stdout + done.stderr).split()):
+                hint = f"ansible-galaxy collection install {_COLLECTION}, or pip install ansible"
+                raise NotConfigured(f"Ansible's collection {_COLLECTION} is not installed", hint=hint)
             try:
                 return msgspec.convert(msgspec.json.decode(path.read_bytes()), Extras)
             except (OSError, ValueError):

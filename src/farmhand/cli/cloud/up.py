@@ -57,7 +57,6 @@ def command(conf: Settings, *, as_json: bool, ipv4: bool, yes: bool, arguments: 
     directory = find_project(conf.project_dir, Path.cwd())
     playbook = Playbook(conf, directory, as_json=as_json)
     readiness.check_templates(directory)
-    playbook.check()
     architecture = image.machine()
     image.check_docker()
     account, region = aws.account, readiness.check_region(aws)
@@ -65,7 +64,7 @@ def command(conf: Settings, *, as_json: bool, ipv4: bool, yes: bool, arguments: 
     for line in (*readiness.quota_notes(aws, conf.cloud_max_vcpus), prices.note):
         if line:
             note(line)
-    extras = playbook.extras(arguments)
+    extras = playbook.check(arguments)
     if extras is None:
         note("what the variables of the role aws ask for besides is not known, and not in the price")
     estimate = prices.estimate(conf.aws_network, ipv4=ipv4, extras=extras)
