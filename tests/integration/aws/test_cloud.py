@@ -21,7 +21,7 @@ from farmhand.cost.store import CostStore
 from tests.support import aws_rights, command
 from tests.support.cloud import IMAGE, ROOT, deploy, outputs, stacks
 from tests.support.fakeaws.client import ACCOUNT, FakeAws
-from tests.support.forked_modules import FORKED_WITH_BOTO3
+from tests.support.forked_modules import FORKED_WITH_BOTO3, checkout, forked_checkout
 
 LOADED = ("farmhand.cli.cloud", "tests.support.aws_loaded")
 NAMES = Names("prod", ACCOUNT, "us-east-1")
@@ -36,6 +36,7 @@ class Operator:
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FARMHAND_"))},
             **aws.environ(),
             **FORKED_WITH_BOTO3,
+            "FARMHAND_PROJECT_DIR": str(forked_checkout(home / "checkout")),
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_STATE_HOME": str(home / "state"),
@@ -265,15 +266,10 @@ def test_bad_input_is_one_line_and_makes_nothing(
 
 def test_a_collection_that_is_missing_is_one_line(aws: FakeAws, me: Operator, tmp_path: Path) -> None:
     """Ansible finds no collection here, as where ansible-core was installed alone."""
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in ("action_plugins", "aws", "filter_plugins", "inventory", "library", "playbooks", "roles", "site.yml"):
-        (checkout / name).symlink_to(ROOT / name)
-    none = "[defaults]\ncollections_path = /none\ncollections_scan_sys_path = false\n"
-    (checkout / "ansible.cfg").write_text((ROOT / "ansible.cfg").read_text().replace("[defaults]\n", none))
+    none = checkout(tmp_path / "none", "collections_path = /none", "collections_scan_sys_path = false")
     deploy(aws, parts=("network",))
     for verb in ("up", "down"):
-        done = me.cloud(verb, "--yes", FARMHAND_PROJECT_DIR=str(checkout))
+        done = me.cloud(verb, "--yes", FARMHAND_PROJECT_DIR=str(none))
         assert (done.returncode, "collection amazon.aws is not installed" in done.stderr.splitlines()[-1]) == (3, True)
     assert set(stacks(aws)) == {NAMES.network}
 
