@@ -29,7 +29,7 @@ def run(environ: Mapping[str, str], log: Path) -> None:
     write_to(log)
     _be(environ)
     daemon = _Daemon()
-    child.subprocess = SimpleNamespace(  # type: ignore[assignment]
+    vars(child)["subprocess"] = SimpleNamespace(
         Popen=daemon.begin, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
     )
     os._exit(entry.main())
