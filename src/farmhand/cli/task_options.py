@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from farmhand.cli.prompt import assemble, read_text
-from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
+from farmhand.core.decoding import KeyTwice, as_name, as_names, as_text, decoded, json_value, not_text, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.files import read_most
 from farmhand.core.ids import MAX_PROMPT_BYTES, new_task_id
@@ -37,7 +37,9 @@ def _written_task(given: dict[str, Any], conf: Settings, fields: dict[str, Any])
         raise UsageError("--task has the prompt and the files in it", hint="leave out the argument and -f")
     text, where = read_text(given["task_file"], "--task")
     try:
-        task = json.loads(text)
+        task = json_value(text)
+    except KeyTwice as error:
+        raise UsageError(f"{where} {error}", code="invalid_task") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not JSON: {error}", code="invalid_task") from None
     if not isinstance(task, dict):
@@ -109,13 +111,15 @@ def read_schema(given: str) -> dict[str, Any]:
     else:
         where = f"--schema {shown(given)}"
         try:
-            text = read_most(given, MAX_PROMPT_BYTES).decode("utf-8")
+            text = decoded(read_most(given, MAX_PROMPT_BYTES))
         except OSError as error:
             raise UsageError(f"{where}: {error.strerror}", code="invalid_schema") from None
         except ValueError:
             raise UsageError(f"{where}: not UTF-8 text", code="invalid_schema") from None
     try:
-        schema = json.loads(text)
+        schema = json_value(text)
+    except KeyTwice as error:
+        raise UsageError(f"{where}: it {error}", code="invalid_schema") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
     if not isinstance(schema, dict):

@@ -75,9 +75,12 @@ def test_a_whole_task_is_json(tmp_path: Path) -> None:
         "max_usd": 1,
     }  # fmt: skip
     assert build_task(given | {"task_id": "me"}, Settings())["id"] == "me"
+    file.write_bytes(json.dumps({"prompt": "p"}).encode("utf-16"))
+    assert build_task(given, Settings())["prompt"] == "p"
     for text, words in (
         ("[]", "is no object with a prompt"),
         ("{", "is not JSON"),
+        ('{"prompt": "p", "max_tokens": 9, "max_tokens": 9000}', "task.json has the key 'max_tokens' twice"),
         ('{"prompt": "p", "colour": 1}', "unknown field"),
         ('{"prompt": " "}', "the prompt is empty"),
         ("\udcff", "not valid UTF-8"),
