@@ -269,6 +269,7 @@ def _box(sheet: Sheet, shown: dict[str, Any]) -> None:
     else:
         even = box["break_even_tasks_a_month"]
         need = "no number of tasks pays for it" if even is None else f"{even} tasks a month pay for it"
+        need = "it needs no tasks to pay for it" if even == 0 else need
         sheet.line(f"US$ {box['usd_month']} a month; {need}; the pace is {box['tasks_a_month']}: {box['verdict']}.")
     sheet.line(f"On the subscription instead (never added in): {shown['subscription']}.")
 

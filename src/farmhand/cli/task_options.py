@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from farmhand.cli.prompt import assemble, read_text
-from farmhand.core.decoding import KeyTwice, as_name, as_names, as_text, decoded, json_value, not_text, shown
+from farmhand.core.decoding import KeyTwice, as_labels, as_name, as_names, as_text, decoded, json_value, not_text, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.files import read_most
 from farmhand.core.ids import MAX_PROMPT_BYTES, new_task_id
@@ -77,8 +77,6 @@ def check(task: dict[str, Any]) -> None:
 
 def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the fields that a task and the tasks of a batch can be given. Raises UsageError."""
-    if any(label.find("=") < 1 for label in given["labels"]):
-        raise UsageError("--label is not of the form NAME=VALUE")
     fields = {
         "system": given["system"] and as_text(given["system"], "--system"),
         "model": conf.model and as_name(conf.model, "--model"),
@@ -86,7 +84,7 @@ def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
         "network": given["network"],
         "max_tokens": given["max_tokens"],
         "tools": as_names(given["tools"], "--tools"),
-        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]) or None,
+        "labels": as_labels(given["labels"]) or None,
         "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
         "priority": given["priority"] or None,
         "pot": conf.pot,

@@ -45,6 +45,18 @@ def as_names(arguments: Iterable[str], where: str) -> list[str]:
     return [name.strip() for part in arguments for name in as_name(part, where).split(",") if name.strip()]
 
 
+def as_labels(arguments: Iterable[str]) -> dict[str, str]:
+    """Return the labels of arguments of the form NAME=VALUE. Raise UsageError."""
+    found: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = as_name(argument, "--label").partition("=")
+        if not (name and equals):
+            raise UsageError(f"--label {argument!r:.80} is not of the form NAME=VALUE")
+        if found.setdefault(name, value) != value:
+            raise UsageError(f"--label {name!r:.80} is given twice, with two values", hint="a label has one value")
+    return found
+
+
 def shown(path: str | PathLike[str]) -> str:
     """Return a file's name as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")

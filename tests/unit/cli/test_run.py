@@ -120,6 +120,9 @@ def test_a_label_has_a_name_and_holds_no_key() -> None:
     ):
         with pytest.raises(UsageError, match=what):
             build_task(options(labels=(label,)), Settings())
+    with pytest.raises(UsageError, match="--label 'a' is given twice, with two values"):
+        build_task(options(labels=("a=1", "b=1", "a=2")), Settings())
+    assert build_task(options(labels=("a=1", "a=1")), Settings())["labels"] == {"a": "1"}
 
 
 def test_an_empty_variable_of_a_script_is_neither_an_id_nor_a_conversation() -> None:
