@@ -214,7 +214,7 @@ class CostStore:
             if not isinstance(error, sqlite3.DatabaseError):
                 raise
             if held_by_another(error):
-                hint = "the same command again once that has ended"
+                hint = "try again once that has ended"
                 raise StoreDamaged(f"another process holds the cost store {self.path}", hint=hint) from None
             hint = "make room, or move the file away: it is merged again from the hosts"
             kind = StoreUnwritable if unwritable(self.path, error) else StoreDamaged

@@ -169,7 +169,7 @@ class HistoryStore:
         why = (isinstance(error, OSError) and error.strerror) or str(error)
         hint = "make room and the directory writable; the file may be deleted: it is only a copy"
         if held_by_another(error):
-            why, hint = "another process holds it", "the same command again once that has ended"
+            why, hint = "another process holds it", "try again once that has ended"
         return CopyUnusable(f"the copy of the history {self.path} cannot be used: {why}", hint=hint)
 
     def close(self) -> None:

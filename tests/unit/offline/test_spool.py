@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -261,3 +262,15 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
         mine = [entry.id for entry in waiting if entry.id.startswith(name)]
         assert mine == sorted(mine)
     assert all(json.loads(entry.path.read_text())["sent"] == "" for entry in waiting)
+
+
+def test_a_spool_that_another_process_holds_is_said_to_be_held(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_LOCK_S", 0.1)
+    spool.add(task("a"))
+    with open(spool.directory / "lock", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(NotConfigured, match="another process holds the spool") as held:
+            spool.add(task("b"))
+    assert "once that has ended" in held.value.hint
+    assert [entry.id for entry in spool.waiting()] == ["a"]
+    assert spool.add(task("b")).id == "b"
