@@ -280,7 +280,7 @@ class Spool:
     def _locked(self) -> Iterator[None]:
         """Lock the spool against this user's other processes while a file is written, never during a request.
 
-        Raise NotConfigured if it cannot be used, or is held for too long.
+        Raise NotConfigured if it cannot be used, FarmhandError if it is held for too long.
         """
         try:
             self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -295,7 +295,7 @@ class Spool:
             while not _taken(descriptor):
                 if time.monotonic() > until:
                     what = f"another process holds the spool {self.directory}"
-                    raise NotConfigured(what, hint="try again once that has ended")
+                    raise FarmhandError(what, hint="try again once that has ended", code="spool_held")
                 time.sleep(_TRY_S)
             yield
         finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.settings import Settings, farm_name, old_spool_name, spool_name
 from farmhand.offline import spool as spool_module
 from farmhand.offline.spool import Spool, SpooledTask, open_spool
@@ -269,8 +269,9 @@ def test_a_spool_that_another_process_holds_is_said_to_be_held(spool: Spool, mon
     spool.add(task("a"))
     with open(spool.directory / "lock", "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(NotConfigured, match="another process holds the spool") as held:
+        with pytest.raises(FarmhandError, match="another process holds the spool") as held:
             spool.add(task("b"))
-    assert "once that has ended" in held.value.hint
+    # Exit 1: nobody may take it for a task that was not sent.
+    assert (held.value.code, held.value.exit_code) == ("spool_held", 1)
     assert [entry.id for entry in spool.waiting()] == ["a"]
     assert spool.add(task("b")).id == "b"
