@@ -39,7 +39,7 @@ def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait
     """Send what was queued while no farm host answered, and collect results.
 
     Every claude-cheap does it as well, as far as half a second reaches. With QUEUED, its id, print the answer of that
-    task, waiting for it.
+    task, waiting for it. Times are those of this machine's zone.
     """
     spool = open_spool(conf)
     with Stoppable():
