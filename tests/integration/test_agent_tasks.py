@@ -129,6 +129,16 @@ async def test_an_answer_that_misses_the_schema_fails_after_the_last_attempt(age
     assert result["attempts"] == len(api.posts) == 3
 
 
+async def test_an_answer_with_a_schema_that_is_cut_off_says_where_and_what_to_do(
+    agent: Agent, api: MessagesApi
+) -> None:
+    api.rule(Rule(contains="long", steps=[Step(text="x" * 400)]))
+    result = await agent.run(id="one", prompt="long", schema={"type": "object"}, max_tokens=9)
+    assert (result["state"], result["error"]["code"]) == ("failed", "no_answer"), result
+    assert result["error"]["message"] == "the answer was cut off at its longest length"
+    assert result["error"]["hint"] == "raise --max-tokens"
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

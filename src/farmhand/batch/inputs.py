@@ -5,7 +5,6 @@ A record's number is its line in the input (for files, its place in the list, fr
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import hashlib
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from farmhand.batch.template import BadRecord, Template, column_of
-from farmhand.core.decoding import shown
+from farmhand.core.decoding import KeyTwice, broken, decoded, json_value, shown
 from farmhand.core.readable import counted
 from farmhand.core.task import MAX_PROMPT_BYTES, Task
 
@@ -30,6 +29,10 @@ csv.field_size_limit(MAX_LINE_BYTES)
 _EXCELS = ["sep=", ""]
 #: How many bytes of a table's row come back with its result, unless columns are named.
 KEPT_BYTES = 4096
+
+
+class DoubledKey(BadRecord):
+    """A record with a key twice."""
 
 
 class InputRecord(NamedTuple):
@@ -234,12 +237,14 @@ def read_json(line: bytes) -> Any:
     """Return the JSON value in `line`. Raise BadRecord."""
     text = _decode(line, "utf-8-sig")
     try:
-        value = json.loads(text)
+        value = json_value(text)
         if b"\\u" in line:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = ord(error.object[error.start])
         raise BadRecord(f"has half a character, \\u{half:04x} without its other half") from None
+    except KeyTwice as error:
+        raise DoubledKey(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"is not JSON: {error}") from None
     return value
@@ -274,10 +279,10 @@ def _file_columns(path: Path) -> dict[str, str]:
     if len(data) > MAX_PROMPT_BYTES:
         raise BadRecord(f"is larger than {MAX_PROMPT_BYTES} bytes")
     try:
-        return {"path": shown(path), "name": shown(path.name), "text": data.decode("utf-8")}
+        return {"path": shown(path), "name": shown(path.name), "text": decoded(data)}
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadRecord(f"is not valid UTF-8 at byte {error.start}, in line {line}") from None
+        raise BadRecord(f"{broken(error)}, in line {line}") from None
 
 
 def _decode(data: bytes, encoding: str) -> str:
@@ -286,8 +291,7 @@ def _decode(data: bytes, encoding: str) -> str:
     except UnicodeDecodeError as error:
         if data.startswith(b"\x1f\x8b"):
             raise BadRecord("is compressed (gunzip it first)") from None
-        other = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
-        hint = f"convert it first, perhaps with iconv -f {other} -t UTF-8"
+        hint = "convert it first, perhaps with iconv -f WINDOWS-1252 -t UTF-8"
         raise BadRecord(f"is not valid UTF-8 at byte {error.start} ({hint})") from None
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from farmhand.batch.inputs import InputRecord, JsonLines, read_json, read_lines
+from farmhand.batch.inputs import DoubledKey, InputRecord, JsonLines, read_json, read_lines
 from farmhand.batch.template import BadRecord
 from farmhand.core import attachments
 from farmhand.core.keys import redact
@@ -108,7 +108,11 @@ class RequestLines(JsonLines):
 
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
-        whole = _document(self._file)
+        try:
+            whole = _document(self._file)
+        except DoubledKey as error:
+            yield InputRecord(1, None, str(error))
+            return
         if whole is None:
             yield from super().records()
             return
@@ -247,7 +251,7 @@ def _first_line(file: IO[bytes]) -> Any:
 def _document(file: IO[bytes]) -> tuple[list[Any], str] | None:
     """Return the requests of a file that is one JSON document: a list, or an object with `requests`; else None.
 
-    Second is a field that such an object should not have; "": it has none.
+    Second is a field that such an object should not have; "": it has none. Raise DoubledKey.
     """
     first = _first_line(file)
     if (isinstance(first, dict) and "requests" not in first) or file.seek(0, 2) > MAX_DOCUMENT:
@@ -255,6 +259,8 @@ def _document(file: IO[bytes]) -> tuple[list[Any], str] | None:
     file.seek(0)
     try:
         value = read_json(file.read())
+    except DoubledKey:
+        raise
     except BadRecord:
         return None
     found = value.get("requests") if isinstance(value, dict) else value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
+import io
 import json
 import os
 import re
@@ -14,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from farmhand.batch.inputs import Csv, Files, InputSource, JsonLines
+from farmhand.batch.inputs import Csv, DoubledKey, Files, InputSource, JsonLines
 from farmhand.batch.journal import Journal
 from farmhand.batch.template import Template, read_template
-from farmhand.core.decoding import check_stream
+from farmhand.core.decoding import broken, check_stream, is_utf_16
 from farmhand.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +89,10 @@ def _requests(
         return None
     from farmhand.batch import request_files
 
-    form = form if form in OTHERS else request_files.form_of_file(file)
+    try:
+        form = form if form in OTHERS else request_files.form_of_file(file)
+    except DoubledKey as error:
+        raise UsageError(f"the input {error}", code="invalid_input", hint="take one of them out") from None
     return request_files.RequestLines(file, form, defaults, model, drop) if form else None
 
 
@@ -101,7 +106,7 @@ def _open(name: str) -> IO[bytes]:
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None
     if stat.S_ISREG(mode):
-        return file
+        return _in_utf_8(file, name)
     if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and name != "-" and os.path.realpath(name) != os.devnull):
         raise UsageError(f"{name} is a device", code="invalid_file", hint="name a file, or pipe the tasks in")
     if name == "-" and sys.stdin is not None and os.isatty(0):
@@ -109,6 +114,24 @@ def _open(name: str) -> IO[bytes]:
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the source
     with file:
         shutil.copyfileobj(file, copy)
+    return _in_utf_8(copy, name)
+
+
+def _in_utf_8(file: IO[bytes], name: str) -> IO[bytes]:
+    """Return the file; one in UTF-16, as PowerShell writes it, as an unnamed copy in UTF-8."""
+    file.seek(0)
+    marked = is_utf_16(file.read(2))
+    file.seek(0)
+    if not marked:
+        return file
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the source
+    try:
+        with io.TextIOWrapper(file, "utf-16", newline="") as text:
+            for piece in iter(lambda: text.read(1 << 20), ""):
+                copy.write(piece.encode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} {broken(error)}", code="invalid_file") from None
+    copy.seek(0)
     return copy
 
 
@@ -134,7 +157,7 @@ def _from_lists(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         with _open(name) as file:
             for line in file:
-                text = os.fsdecode(line.rstrip(b"\r\n"))
+                text = os.fsdecode(line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8))
                 if text.strip():
                     yield Path(text)
 

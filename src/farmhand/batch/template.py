@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farmhand.core.decoding import as_text
+from farmhand.core.decoding import as_text, broken, decoded
 from farmhand.core.errors import UsageError
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
@@ -71,9 +71,9 @@ def read_template(given: str) -> str:
     path = Path(given)
     try:
         if len(given) < 4096 and "\n" not in given and path.is_file():
-            return path.read_bytes().decode("utf-8")
+            return decoded(path.read_bytes())
     except UnicodeDecodeError as error:
-        where = f"--template {given}: not valid UTF-8 at byte {error.start}"
+        where = f"--template {given} {broken(error)}"
         raise UsageError(where, code="invalid_template") from None
     except OSError as error:
         raise UsageError(f"--template {given}: {error.strerror}", code="invalid_template") from None

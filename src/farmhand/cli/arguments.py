@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from farmhand.core.amounts import duration, money
+from farmhand.core.ids import MAX_PRIORITY, MAX_TOKENS
 from farmhand.core.settings import FALLBACKS, PLACE_NAMES
 
 
 class Option(NamedTuple):
     """One option.
 
-    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `integer`, `count`
-    (1, 2, …), `duration`, `money` or a tuple of choices. `to` is the parameter's name; an option that sets a setting
+    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `tokens`, `priority`,
+    `duration`, `money` or a tuple of choices. `to` is the parameter's name; an option that sets a setting
     has the setting's name.
     """
 
@@ -54,7 +55,7 @@ OPTIONS = (
     Option(("--tools",), "tools", "Tools a task may use, such as Bash,Read.", what="TOOL[,TOOL…]", many=True),
     Option(("--network",), "network", "What a task's tools reach; full if the host allows.", ("none", "full")),
     Option(("--timeout",), "timeout_s", "A task's time: 90, 10m, 1h; 0 for the farm host's limit.", "duration", "TIME"),
-    Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "count", "N"),
+    Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "tokens", "N"),
     Option(("--max-usd",), "max_usd", "What the task may cost.", "money", "US$"),
     Option(
         ("--economy",), "economy", "Half the price through Message Batches; an answer may take up to a day.", "flag"
@@ -68,7 +69,7 @@ OPTIONS = (
     ),
     Option(("--label",), "labels", "Free text that comes back; repeatable.", what="NAME=VALUE", many=True),
     Option(("--work-class",), "work_class", "What kind of work it is, for the reports.", what="CLASS"),
-    Option(("--priority",), "priority", "Higher runs first; 0 by default.", "integer", "N"),
+    Option(("--priority",), "priority", "Higher runs first; 0 by default.", "priority", "N"),
     Option(("--id",), "task_id", "The task's id: the same id with the same task runs once.", what="ID"),
     Option(
         ("--place",),
@@ -154,11 +155,13 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
 
 _READ: dict[Any, Callable[[str], Any]] = {
     "amount": money,
-    "count": int,
     "duration": duration,
-    "integer": int,
     "money": money,
+    "priority": int,
+    "tokens": int,
 }
+#: The least and the most of a whole number.
+RANGES = {"tokens": (1, MAX_TOKENS), "priority": (-MAX_PRIORITY, MAX_PRIORITY)}
 
 
 def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
@@ -168,7 +171,11 @@ def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
     text = next(rest)
     if text.startswith("-") or (isinstance(option.kind, tuple) and text not in option.kind):
         raise ValueError(text)
-    value = _READ[option.kind](text) if option.kind in _READ else text
-    if option.kind in ("count", "money") and not value:
+    value: Any = _READ[option.kind](text) if option.kind in _READ else text
+    if option.kind == "money" and not value:
         raise ValueError(text)
+    if option.kind in RANGES:
+        least, most = RANGES[option.kind]
+        if not least <= value <= most:
+            raise ValueError(text)
     return value

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from typing import Any
 
 from farmhand.batch.failures import CAUSES
-from farmhand.core.readable import counted, dollars, duration
+from farmhand.core.readable import counted, dollars, duration, local_time
 
 #: What is said of tasks for which the budget had no room at the price that was asked.
 _BENT = {
@@ -36,7 +35,7 @@ def summary(whole: dict[str, Any]) -> str:
     ]
     if whole.get("before"):
         at = whole.get("finished_at")
-        when = time.strftime(" on %Y-%m-%d at %H:%M", time.localtime(at)) if at else ""
+        when = local_time(at, " on %Y-%m-%d at %H:%M") if at else ""
         then = f"{dollars(cost)}{unpriced} was spent then"
         parts = [
             f"{counted(whole['total'], 'task')}, finished before{when}: {states}",

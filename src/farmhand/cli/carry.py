@@ -174,7 +174,7 @@ def _follow(
 
     def on_submitted() -> None:
         stoppable.release()
-        spooling.sent(client, host, key)
+        spooling.sent(client, host, key, span)
 
     try:
         with cancelled_when_stopped(client.transport, task["id"], stoppable, printer.end_line, span):
@@ -185,7 +185,8 @@ def _follow(
                 on_event,
                 on_submitting=on_submitting,
                 on_submitted=on_submitted,
-                on_state=span.submitted if span is not None else lambda _state: None,
+                # What waits in the spool nobody has told of, also if it has ended.
+                on_state=span.submitted if span is not None and spooling.waiting is None else lambda _state: None,
                 on_waiting=on_waiting,
             )
     except WireError as error:
@@ -283,13 +284,13 @@ class Spooling:
         if at not in ("", host):
             raise FarmUnreachable(f"task {self.task['id']} has just been sent to {at}", hint="try again")
 
-    def sent(self, client: Client, host: str, key: Credential) -> None:
+    def sent(self, client: Client, host: str, key: Credential, span: TaskSpan | None = None) -> None:
         """Now that the task is at `host`, send other waiting tasks there for up to DELIVER_S, and print a summary."""
         if self.spool is None:
             return
         from farmhand.offline.deliver import Visit
 
-        visit = Visit(client, host, self.spool, key)
+        visit = Visit(client, host, self.spool, key, **({} if span is None else {"on_end": span.collected}))
         with contextlib.suppress(WireError):
             visit.make(within_s=DELIVER_S)
         news = []

@@ -6,6 +6,7 @@ from typing import Any
 
 from farmhand.cli.sheet import Sheet
 from farmhand.core.readable import counted
+from farmhand.cost.compare import from_on
 
 _COLUMNS = ("way", "model_usd", "compute_usd", "standing_usd", "total_usd")
 
@@ -47,6 +48,6 @@ def _break_even(sheet: Sheet, found: dict[str, Any]) -> None:
     if alone is None:
         return
     sheet.line(
-        f"The box (US$ {found['box_usd_month']} a month) costs less than Fargate from {alone} tasks a month on; with "
-        f"the network (US$ {found['network_usd_month']}) counted, from {with_network}."
+        f"The box (US$ {found['box_usd_month']} a month) costs less than Fargate {from_on(alone)}; with "
+        f"the network (US$ {found['network_usd_month']}) counted, {from_on(with_network)}."
     )

@@ -87,8 +87,9 @@ def command(
     """Show what the farm spent, and what that saved. The exit status is 4 if a host could not be asked."""
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
-    if as_csv and compare:
-        raise UsageError("--csv has the groups and no comparison", hint="--json has both")
+    beside = {"comparison": compare, "month by month": console_usd, "repriced sum": reprice}
+    if as_csv and (missing := next((name for name, given in beside.items() if given), "")):
+        raise UsageError(f"--csv has the groups and no {missing}", hint="--json has both")
     ask = not no_merge
     with waits_for(READS[ask]), merged(conf, since, say.note, ask=ask, here=ledgers_here()) as ledgers:
         found = ledgers.figures(by="model" if by is None else as_text(by, "--by"), reprice=reprice)
@@ -100,7 +101,9 @@ def command(
             shown["comparison"] = document(ledgers.comparison())
     if as_csv:
         return VerbResult(shown, as_csv_text(shown), ledgers.status)
-    return VerbResult(shown, lambda: write(shown, full=full or by is None), ledgers.status)
+    return VerbResult(
+        shown, lambda: write(shown, full=full or not (by or compare), groups=by is not None), ledgers.status
+    )
 
 
 def as_csv_text(shown: dict[str, Any]) -> str:
@@ -121,17 +124,18 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if value[:1] in _BLANK or value.lstrip()[:1] in _FORMULA else text
 
 
-def write(shown: dict[str, Any], *, full: bool = True) -> None:
-    """Print the document: its strings, aligned, in 80 columns. Unless `full`, only the groups and what is not known."""
+def write(shown: dict[str, Any], *, full: bool = True, groups: bool = True) -> None:
+    """Print the document: its strings, aligned, in 80 columns. Unless `full`, only what was asked for.
+
+    That is the comparison, `groups`, our months beside the provider's, what is repriced, and what is not known.
+    """
     sheet = Sheet()
-    if shown.get("comparison"):
-        sections: tuple[Callable[[Sheet, dict[str, Any]], None], ...] = (write_comparison, write_unknown)
-    elif full:
-        sections = (write_head, _spent, _groups, _models, write_levers, _box, _provider, _months, _interactive)
-        sections = (*sections, write_unknown)
+    sections: list[Callable[[Sheet, dict[str, Any]], None]] = [write_comparison] if shown.get("comparison") else []
+    if full:
+        sections += [write_head, _spent, _groups, _models, write_levers, _box, _provider, _months, _interactive]
     else:
-        sections = (_groups, _months, write_unknown)
-    for section in sections:
+        sections += [*([_groups] if groups else []), _repriced, _months]
+    for section in (*sections, write_unknown):
         section(sheet, shown)
 
 
@@ -166,16 +170,26 @@ def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
         rows.append(("all", ran["with_model_usd"], "the total and Fargate"))
     if (kept := shown["kept_local"]) is not None:
         rows.append(("kept local", kept["list_usd"], kept_local(kept)))
-    if shown.get("repriced_usd") is not None:
-        more = f"; {shown['repriced_unpriced']} unknown" if shown["repriced_unpriced"] else ""
-        remark = f"the same requests by prices {shown['price_version']}{more}"
-        rows.append(("repriced", shown["repriced_usd"], remark))
+    rows += _repriced_row(shown)
     if spent["budget_month_usd"] is not None:
         rows.append(("budgets", spent["budget_month_usd"], "all day budgets over the whole month"))
     for budget in shown["budgets"]:
         left = f"left of {budget['limit_usd']} on {budget['day']}; {budget['reserved_usd']} reserved"
         rows.append((budget["host"], budget["left_usd"], left))
     sheet.facts(rows)
+
+
+def _repriced_row(shown: dict[str, Any]) -> list[tuple[str, str | None, str]]:
+    if shown.get("repriced_usd") is None:
+        return []
+    more = f"; {shown['repriced_unpriced']} unknown" if shown["repriced_unpriced"] else ""
+    return [("repriced", shown["repriced_usd"], f"the same requests by prices {shown['price_version']}{more}")]
+
+
+def _repriced(sheet: Sheet, shown: dict[str, Any]) -> None:
+    if row := _repriced_row(shown):
+        sheet.line()
+        sheet.facts([("total", shown["spent"]["total_usd"], ""), *row])
 
 
 def kept_local(kept: dict[str, Any]) -> str:
@@ -255,6 +269,7 @@ def _box(sheet: Sheet, shown: dict[str, Any]) -> None:
     else:
         even = box["break_even_tasks_a_month"]
         need = "no number of tasks pays for it" if even is None else f"{even} tasks a month pay for it"
+        need = "it needs no tasks to pay for it" if even == 0 else need
         sheet.line(f"US$ {box['usd_month']} a month; {need}; the pace is {box['tasks_a_month']}: {box['verdict']}.")
     sheet.line(f"On the subscription instead (never added in): {shown['subscription']}.")
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
+from farmhand.cli.carry import task_span
 from farmhand.cli.say import note, one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
@@ -38,7 +39,7 @@ def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait
     """Send what was queued while no farm host answered, and collect results.
 
     Every claude-cheap does it as well, as far as half a second reaches. With QUEUED, its id, print the answer of that
-    task, waiting for it.
+    task, waiting for it. Times are those of this machine's zone.
     """
     spool = open_spool(conf)
     with Stoppable():
@@ -59,7 +60,7 @@ def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) 
     before = {kept.task["id"] for kept in spool.results()}
     with WaitLine() as shown:
         shown.on("waiting for the farm hosts")
-        problems = deliver_all(spool, conf, wait=wait)
+        problems = _delivered(spool, conf, wait=wait)
     elsewhere = spool.elsewhere()
     waiting = [*spool.waiting(), *elsewhere]
     problems += _for_others(elsewhere, conf)
@@ -79,6 +80,13 @@ def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) 
     return VerbResult(document, _table(results, waiting), status, notes)
 
 
+def _delivered(spool: Spool, conf: settings.Settings, *, wait: bool, only: str = "") -> list[str]:
+    """Deliver what waits, and send the spans of what has ended in containers. Return a line for each host's error."""
+    with task_span(conf) as span:
+        on_end = {} if span is None else {"on_end": span.collected}
+        return deliver_all(spool, conf, wait=wait, only=only, **on_end)
+
+
 def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str, Any]:
     """Wait for one task and return its result. Raises FarmUnreachable, and UsageError for an unknown id."""
     kept = spool.kept(task_id)
@@ -90,7 +98,7 @@ def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str,
             raise FarmUnreachable(line)
         with WaitLine() as shown:
             shown.on(f"waiting for task {task_id}")
-            problems = deliver_all(spool, conf, wait=True, only=task_id)
+            problems = _delivered(spool, conf, wait=True, only=task_id)
         kept = spool.kept(task_id)
         if kept is None:
             raise FarmUnreachable(f"task {task_id} still waits: {'; '.join(problems) or 'no farm host answers'}")

@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from farmhand.cli.past import history, moment
+from farmhand.cli.past import history
 from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import cut
 from farmhand.core.amounts import duration
-from farmhand.core.decoding import as_text
+from farmhand.core.decoding import as_labels, as_text
 from farmhand.core.errors import UsageError
-from farmhand.core.readable import dollars
+from farmhand.core.readable import dollars, local_time
 from farmhand.core.settings import Settings
 from farmhand.core.since import since_day
 from farmhand.history.store import PastTaskCopy, TaskFilter
@@ -51,13 +51,14 @@ def command(
     """List the last tasks of all hosts, the newest first.
 
     They are copied here (the last 10,000 of each host), so that a host that is down is listed too, as it was.
+    Times are those of this machine's zone.
     """
     for name, value in (("--batch", batch), ("--grep", grep)):
         if value == "":  # an empty variable of a script must not list all
             raise UsageError(f"{name} is empty", hint="leave it out to list all")
     first = _first(since, datetime.now(UTC))
     wanted = TaskFilter(
-        failed, as_text(batch or "", "--batch"), tuple(map(_label, labels)), first, as_text(grep or "", "--grep")
+        failed, as_text(batch or "", "--batch"), tuple(as_labels(labels).items()), first, as_text(grep or "", "--grep")
     )
     with Stoppable(), history(conf) as past:
         found = past.store.list(wanted, past.farms, limit + 1)
@@ -67,7 +68,7 @@ def command(
         if not tasks:
             notes.append("no task is like that" if any(wanted) else "there is no task yet")
         elif more and not as_json:
-            notes.append(f"these are the last {limit}: -n shows more")
+            notes.append(_cut_off(limit))
         return VerbResult(document, _table(tasks), 0, notes)
 
 
@@ -83,11 +84,8 @@ def _first(since: str | None, now: datetime) -> float:
         raise
 
 
-def _label(text: str) -> tuple[str, str]:
-    name, _, value = as_text(text, "--label").partition("=")
-    if "=" not in text or not name:
-        raise UsageError(f"--label {text!r:.80}: not NAME=VALUE")
-    return name, value
+def _cut_off(limit: int) -> str:
+    return f"{'this is the last one' if limit == 1 else f'these are the last {limit}'}: -n shows more"
 
 
 def _row(task: PastTaskCopy) -> dict[str, Any]:
@@ -103,7 +101,7 @@ def _table(tasks: list[PastTaskCopy]) -> str:
         cost = task.result.get("cost_usd")
         values = {
             "id": task.id,
-            "when": moment(task.result["created_at"])[5:],
+            "when": local_time(task.result["created_at"])[5:16],
             "state": task.result["state"],
             "host": task.host,
             "batch": task.result.get("batch") or "-",

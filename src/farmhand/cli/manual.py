@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -20,6 +22,8 @@ _GROUPS = {
     "Settings and output": ("as_json", "events", "as_csv", "html", "config", "project_dir", "gateway_config", "help"),
 }
 _OWN = "Options"
+#: click makes no narrower help than this.
+_CLICKS = 50
 #: Exit status → what it means, for every verb.
 EXIT_CODES = {
     0: "done",
@@ -32,8 +36,29 @@ EXIT_CODES = {
 }
 
 
+class HelpText(click.HelpFormatter):
+    """Help that also fits a terminal in which click's own 50 columns do not."""
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
+        """Take the terminal's width, as click does, but also one below 50."""
+        columns = shutil.get_terminal_size().columns - 2
+        if width is None and columns < _CLICKS:
+            width = max(columns, 20)
+        super().__init__(indent_increment, width, max_width)
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names and their texts, which have at least half of the width."""
+        super().write_dl(rows, min(col_max, self.width // 2 - 4) if self.width < _CLICKS else col_max, col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = HelpText
+
+
 class VerbCommand(click.Command):
     """A verb whose help has its options in groups, and examples, exit codes and the docs' page at the end."""
+
+    context_class = _Context
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, by group."""
@@ -49,6 +74,8 @@ class VerbCommand(click.Command):
 
 class VerbGroup(click.Group):
     """A group of verbs, whose help ends in the same way."""
+
+    context_class = _Context
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs with their help lines, which are not cut off."""
@@ -94,7 +121,9 @@ def write_end(ctx: click.Context, formatter: click.HelpFormatter, *, exits: bool
     if about is not None:
         with formatter.section("Examples"):
             for line, said in about.examples:
-                formatter.write(f"{'':>{formatter.current_indent}}{line}\n{'':>{formatter.current_indent + 4}}{said}\n")
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+                with formatter.indentation(), formatter.indentation():
+                    formatter.write_text(said)
     if exits:
         with formatter.section("Exit status"):
             formatter.write_text(", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()) + ".")

@@ -14,6 +14,7 @@ from farmhand.cli.waiting import WaitLine
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.ids import is_again, line_key
+from farmhand.core.readable import local_time
 from farmhand.core.settings import PLACE_NAMES, Settings, farm_name
 from farmhand.history.copying import HistorySource, asked, refresh
 from farmhand.history.store import CopyUnusable, HistoryStore, PastTaskCopy, TaskFilter, default_path, was_held
@@ -50,7 +51,7 @@ class Past(NamedTuple):
 
     def _of_copy(self, name: str) -> str:
         at = self.copies.get(name)
-        return f"what is shown of {name} is from {moment(at)}" if at else f"there is no copy of {name}'s tasks here"
+        return f"what is shown of {name} is from {local_time(at)}" if at else f"there is no copy of {name}'s tasks here"
 
     def hosts(self) -> dict[str, Any]:
         """Return for JSON, by host: from when the copy is, and why the host could not be asked."""
@@ -192,11 +193,6 @@ def copied(store: HistoryStore, sources: dict[str, HistorySource]) -> dict[str, 
     """Return host → when its tasks were last copied."""
     times = {farm: store.copies(farm) for farm in {source.farm for source in sources.values()}}
     return {name: times[source.farm][name] for name, source in sources.items() if name in times[source.farm]}
-
-
-def moment(at: float) -> str:
-    """Return a time of this machine's zone."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def gone(task: PastTaskCopy) -> str:

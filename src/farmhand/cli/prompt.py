@@ -1,4 +1,7 @@
-"""The prompt, assembled from the argument, stdin and files. All of it is data: nothing is expanded or trimmed."""
+"""The prompt, assembled from the argument, stdin and files. All of it is data: nothing is expanded or trimmed.
+
+Only a file's byte-order mark is no part of it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import NamedTuple
 
 from farmhand.cli.say import note
 from farmhand.cli.waiting import waits_for
-from farmhand.core.decoding import as_text, check_stream, shown
+from farmhand.core.decoding import as_text, broken, check_stream, decoded, is_utf_16, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.files import read_most, read_open
 from farmhand.core.ids import MAX_FILE_BYTES, MAX_PROMPT_BYTES
@@ -83,10 +86,10 @@ def read_text(name: str, option: str) -> tuple[str, str]:
             if sys.stdin is None or sys.stdin.closed:
                 raise UsageError(f"{where}: there is no stdin")
             check_stream(sys.stdin.fileno())
-            return read_open(sys.stdin.buffer, MAX_TASK_BYTES).decode("utf-8-sig"), where
-        return read_most(name, MAX_TASK_BYTES).decode("utf-8-sig"), where
+            return decoded(read_open(sys.stdin.buffer, MAX_TASK_BYTES)), where
+        return decoded(read_most(name, MAX_TASK_BYTES)), where
     except UnicodeDecodeError as error:
-        raise UsageError(f"{where} is not valid UTF-8 at byte {error.start}", code="invalid_prompt") from None
+        raise UsageError(f"{where} {broken(error)}", code="invalid_prompt") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{where}: {_reason(error)}", code="invalid_file") from None
 
@@ -181,15 +184,17 @@ def _reason(error: Exception) -> str:
 def _text(data: bytes, what: str) -> str:
     if len(data) > MAX_PROMPT_BYTES:
         raise _too_large(what)
-    if (nul := data.find(0)) >= 0:
-        hint = "give text, or a PNG, JPEG, GIF, WebP or PDF"
-        raise UsageError(f"{what} has a NUL byte at {nul}: it is binary", code="invalid_prompt", hint=hint)
     try:
-        return data.decode("utf-8")
+        text = decoded(data)
+        if (nul := text.find("\0")) < 0:
+            return text
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        where = f"{what} is not valid UTF-8 at byte {error.start}, in line {line}"
-        raise UsageError(where, code="invalid_prompt", hint="convert it to UTF-8 first") from None
+        if (nul := data.find(0)) < 0 or is_utf_16(data):
+            line = data.count(b"\n", 0, error.start) + 1
+            where = f"{what} {broken(error)}, in line {line}"
+            raise UsageError(where, code="invalid_prompt", hint="convert it to UTF-8 first") from None
+    hint = "give text, or a PNG, JPEG, GIF, WebP or PDF"
+    raise UsageError(f"{what} has a NUL byte at {nul}: it is binary", code="invalid_prompt", hint=hint)
 
 
 def _too_large(what: str) -> UsageError:

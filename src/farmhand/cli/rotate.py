@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,7 +17,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
-from farmhand.core.readable import printable
+from farmhand.core.readable import local_time, printable
 from farmhand.core.settings import Settings
 from farmhand.rotation.build import build, check_new_key_source, is_old, known_hosts
 from farmhand.rotation.machine import Machine
@@ -156,7 +155,7 @@ def _where_it_stands(machine: Machine, conf: Settings, *, as_json: bool, called:
     if about["step"] == "none":
         lines.append("no rotation has been made from here")
     else:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["updated_at"]))
+        when = local_time(about["updated_at"], "%Y-%m-%d %H:%M:%S")
         lines.append(f"rotation {about['old']} → {about['new']}: {about['step'].replace('_', ' ')} since {when}")
         if about["why"]:
             lines.append(f"because: {about['why']}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from farmhand.cli import render
-from farmhand.cli.past import gone, history, moment, one_id
+from farmhand.cli.past import gone, history, one_id
 from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
-from farmhand.core.readable import cut_off, dollars, duration
+from farmhand.core.readable import cut_off, dollars, duration, local_time
 from farmhand.core.settings import Settings
 from farmhand.history.store import PastTaskCopy
 
@@ -40,7 +40,7 @@ def command(conf: Settings, *, as_json: bool, task_id: str | None) -> VerbResult
 def _text(task: PastTaskCopy, bent: dict[str, Any] | None) -> str:
     result, spec, error = task.result, task.spec or {}, task.result.get("error") or {}
     used, cost = result.get("usage") or {}, result.get("cost_usd")
-    began = moment(result["created_at"])
+    began = local_time(result["created_at"])
     lines = {
         "task": task.id,
         "state": result["state"],

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from farmhand.cli.prompt import assemble, read_text
-from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
+from farmhand.core.decoding import KeyTwice, as_labels, as_name, as_names, as_text, decoded, json_value, not_text, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.files import read_most
 from farmhand.core.ids import MAX_PROMPT_BYTES, new_task_id
@@ -37,7 +37,9 @@ def _written_task(given: dict[str, Any], conf: Settings, fields: dict[str, Any])
         raise UsageError("--task has the prompt and the files in it", hint="leave out the argument and -f")
     text, where = read_text(given["task_file"], "--task")
     try:
-        task = json.loads(text)
+        task = json_value(text)
+    except KeyTwice as error:
+        raise UsageError(f"{where} {error}", code="invalid_task") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not JSON: {error}", code="invalid_task") from None
     if not isinstance(task, dict):
@@ -75,8 +77,6 @@ def check(task: dict[str, Any]) -> None:
 
 def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the fields that a task and the tasks of a batch can be given. Raises UsageError."""
-    if any(label.find("=") < 1 for label in given["labels"]):
-        raise UsageError("--label is not of the form NAME=VALUE")
     fields = {
         "system": given["system"] and as_text(given["system"], "--system"),
         "model": conf.model and as_name(conf.model, "--model"),
@@ -84,7 +84,7 @@ def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
         "network": given["network"],
         "max_tokens": given["max_tokens"],
         "tools": as_names(given["tools"], "--tools"),
-        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]) or None,
+        "labels": as_labels(given["labels"]) or None,
         "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
         "priority": given["priority"] or None,
         "pot": conf.pot,
@@ -109,13 +109,15 @@ def read_schema(given: str) -> dict[str, Any]:
     else:
         where = f"--schema {shown(given)}"
         try:
-            text = read_most(given, MAX_PROMPT_BYTES).decode("utf-8")
+            text = decoded(read_most(given, MAX_PROMPT_BYTES))
         except OSError as error:
             raise UsageError(f"{where}: {error.strerror}", code="invalid_schema") from None
         except ValueError:
             raise UsageError(f"{where}: not UTF-8 text", code="invalid_schema") from None
     try:
-        schema = json.loads(text)
+        schema = json_value(text)
+    except KeyTwice as error:
+        raise UsageError(f"{where}: it {error}", code="invalid_schema") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
     if not isinstance(schema, dict):

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.settings import PLACE_NAMES, Settings
-from farmhand.core.trace_context import TraceContext, below, from_environment, traces_url
+from farmhand.core.trace_context import TraceContext, below, context_of, from_environment, traces_url
 from farmhand.places.base import TaskRows
 from farmhand.wire.follow import FINAL_STATES
 
 if TYPE_CHECKING:
     from farmhand.batch.accounting import BatchLedger
+    from farmhand.offline.spool import SpooledTask
     from farmhand.wire.client import Client
 
 
@@ -50,6 +51,7 @@ class TaskSpan:
         self._result: Mapping[str, Any] | None = None
         self._rows = TaskRows()
         self._had_ended = False
+        self._others: list[tuple[dict[str, Any], TraceContext | None, TaskRows]] = []
 
     @property
     def wanted(self) -> bool:
@@ -71,16 +73,29 @@ class TaskSpan:
         """Note the result of a task that the agent behind `client` has run."""
         self.ended(result, lambda: TaskRows(charges=tuple(client.charges_of(str(result["id"])))))
 
+    def collected(self, entry: SpooledTask, result: dict[str, Any], client: Client) -> None:
+        """Note the result of another task, which has waited in the spool and ended at the agent behind `client`."""
+        parent = context_of(entry.trace.get("traceparent"), entry.trace.get("tracestate", ""))
+        if self._own is None or (parent is not None and not parent.sampled):
+            return
+        rows = TaskRows()
+        with suppress(FarmhandError):
+            rows = TaskRows(charges=tuple(client.charges_of(entry.id)))
+        self._others.append((result, parent, rows))
+
     def send(self) -> None:
         """Make the spans and send them."""
-        if self._result is None:
+        if self._result is None and not self._others:
             return
         from farmhand import telemetry
         from farmhand.telemetry.told import tell
 
         tracing = telemetry.begin(self._conf.otel_endpoint, "farmhand", self._conf.place, say=self._say)
-        finished, charges = self._rows
-        tell(tracing, self._result, self._parent, own=self._own, finished=finished, charges=charges)
+        for result, parent, rows in self._others:
+            tell(tracing, result, parent, finished=rows.finished, charges=rows.charges)
+        if self._result is not None:
+            finished, charges = self._rows
+            tell(tracing, self._result, self._parent, own=self._own, finished=finished, charges=charges)
         tracing.close()
 
 

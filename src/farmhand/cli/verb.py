@@ -11,7 +11,7 @@ import click
 
 from farmhand.cli import render
 from farmhand.cli.amount import DURATION, MAX_USD, USD
-from farmhand.cli.arguments import SHARED, Option
+from farmhand.cli.arguments import RANGES, SHARED, Option
 from farmhand.cli.manual import VerbCommand
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stopped
@@ -22,8 +22,7 @@ HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 JSON_VERSION = 1
 _TYPES: dict[str, Any] = {
     "text": None,
-    "integer": int,
-    "count": click.IntRange(min=1),
+    **{kind: click.IntRange(*most) for kind, most in RANGES.items()},
     "duration": DURATION,
     "money": MAX_USD,
     "amount": USD,

@@ -114,3 +114,10 @@ class Peer(NamedTuple):
 def peer(connection: socket.socket) -> Peer:
     """Return the process at the other end of a connected Unix socket. Raise OSError."""
     return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def held_by_another(error: Exception) -> bool:
+    """Return whether SQLite has raised `error` because another process holds the file."""
+    import sqlite3
+
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

@@ -9,6 +9,9 @@ import time
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 #: The most bytes of a picture or a PDF; farmhand.core.attachments has the limits of what is sent.
 MAX_FILE_BYTES = 22 * 1024 * 1024
+#: The longest answer that may be asked for, in tokens, and the highest priority.
+MAX_TOKENS = 128_000
+MAX_PRIORITY = 1_000_000
 _LONGEST = 64
 _AGAIN = re.compile(r"(.+)\.r\d+", re.DOTALL)
 _CUT = re.compile(r".*-([0-9a-f]{12})\.r\d+", re.DOTALL)

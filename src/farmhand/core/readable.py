@@ -6,6 +6,7 @@ And texts of others, without what a terminal would do.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -56,6 +57,11 @@ def size(count: float) -> str:
             break
         value, unit = value / 1000, name
     return f"{_short(value)} {unit}"
+
+
+def local_time(at: float, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Return a time of this machine's zone, with the zone: days of budgets and figures are UTC."""
+    return time.strftime(f"{form} %Z", time.localtime(at)).rstrip()
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -8,12 +8,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from farmhand.core import attachments, schemas
+from farmhand.core.ids import MAX_PRIORITY, MAX_TOKENS
 from farmhand.core.keys import redact
 from farmhand.core.pots import NAME
 from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Repository, Task
 
-MAX_TOKENS = 128_000
-MAX_PRIORITY = 1_000_000
 #: A larger budget is a mistake, and its pico-dollars would not fit the ledger's integers.
 MAX_USD = 1_000_000
 #: The budgets that are not a task's own, and how an older agent's refusal names one.

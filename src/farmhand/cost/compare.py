@@ -187,6 +187,11 @@ def _even(month: int, compute: Fraction | None) -> int | None:
     return math.ceil(month / compute) if compute else None
 
 
+def from_on(tasks: int | None) -> str:
+    """Return from which number of tasks a month on something holds."""
+    return f"from {tasks} tasks a month on" if tasks else "at any number of tasks"
+
+
 def _ways(work: _Work, box: int, network: int) -> list[WayCost]:
     def per(amount: Fraction | int) -> int:
         return _micro(Fraction(amount) * _PER / work.tasks)
@@ -246,7 +251,7 @@ def _box_or_fargate(work: _Work, box: int, network: int, evens: tuple[int | None
         f", network {plain(network)}), the box {plain(box)}"
     )
     if evens[0] is not None:
-        answer += f". The box costs less from {evens[1]} tasks a month on, and from {evens[0]} without the network"
+        answer += f". The box costs less {from_on(evens[1])}, and {from_on(evens[0])} without the network"
     return ClaimAnswer(claim=claim, verdict=TRUE if compute + network < box else FALSE, answer=answer)
 
 

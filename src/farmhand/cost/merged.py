@@ -27,7 +27,7 @@ from farmhand.cost.compute import read_compute
 from farmhand.cost.plans import plan_figures
 from farmhand.cost.report import CostReport, report
 from farmhand.cost.rows import BadLedger
-from farmhand.cost.store import CostStore, LedgerPages, default_path, pull
+from farmhand.cost.store import CostStore, LedgerPages, StoreUnwritable, default_path, pull
 from farmhand.cost.summary import Basis, Figures, document, figures
 from farmhand.places import docker
 from farmhand.places.hosts import Host, every_host
@@ -157,7 +157,8 @@ def merged(
     """Open the merged ledgers with the given settings. With `ask`, merge the new rows of every host first.
 
     `here` are the ledgers on this machine itself, by the name that they have among the hosts.
-    `tell` gets a line if the file of merged ledgers has to be rebuilt. Raises UsageError, NotConfigured.
+    `tell` gets a line if the file of merged ledgers has to be rebuilt, or cannot be written.
+    Raises UsageError, NotConfigured.
     """
     now = time.time()
     table = price_table(conf.prices_path)
@@ -171,7 +172,7 @@ def merged(
     path = Path(os.path.expanduser(conf.cost_store)) if conf.cost_store else default_path()
     if path.parts[:1] and path.parts[0].startswith("~"):  # it would be made below the working directory
         raise NotConfigured(f"the cost store {path} cannot be opened: there is no user {path.parts[0][1:]}")
-    with closing(CostStore(path)) as store:
+    with closing(_opened(path, tell)) as store:
         if store.begun_again is not None:
             tell(f"{path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")
         errors = _merge_all(store, farm, conf.connect_timeout_s) if ask else {}
@@ -187,6 +188,15 @@ def merged(
         status = next((error.exit_code for error in errors.values()), 0)
         why = {host: str(error) for host, error in errors.items()}
         yield MergedLedgers(conf, store, table, Basis(first, now, baseline, boxes, why), status, ask)
+
+
+def _opened(path: Path, tell: Callable[[str], None]) -> CostStore:
+    try:
+        return CostStore(path)
+    except StoreUnwritable as error:
+        store = CostStore(path, in_memory=True)
+        tell(f"{error.message}; it is only read, and what is new is counted but not kept")
+        return store
 
 
 def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float) -> dict[str, FarmhandError]:

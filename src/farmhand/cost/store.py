@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from farmhand.core.errors import FarmhandError, NotConfigured, WireMismatch
-from farmhand.core.files import xdg
+from farmhand.core.files import held_by_another, xdg
 from farmhand.core.money import pico
 from farmhand.core.task import Usage
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
+from farmhand.cost.store_file import copied, create, opened, unwritable
 
 #: Rows per transaction: enough for speed, few enough to need little memory.
 CHUNK = 10_000
-_BUSY_S = 60.0
+#: Less than what `farmhand mcp` waits for `farmhand cost`. Seconds.
+_BUSY_S = 30.0
 #: Time limit in seconds for merging one host's ledger. A year of busy days takes a fraction of it.
 WITHIN_S = 300.0
 #: Maximum pico-dollars of one host (US$ 500,000). More is implausible and would overflow SQLite's sums.
@@ -124,6 +126,10 @@ class StoreDamaged(FarmhandError):
     code = "cost_store"
 
 
+class StoreUnwritable(StoreDamaged):
+    """The store's file is there and cannot be written; it may still be read."""
+
+
 def default_path() -> Path:
     """Return `$XDG_STATE_HOME/farmhand/cost.db`, or the same below ~/.local/state if the variable is not set."""
     return Path(xdg("XDG_STATE_HOME"), "farmhand", "cost.db")
@@ -132,28 +138,28 @@ def default_path() -> Path:
 class CostStore:
     """The store in the file at `path`, which is created if missing (0600, its directory 0700).
 
-    A file of an older version is rebuilt; `begun_again` is then the path of its copy. Raises NotConfigured or
-    StoreDamaged.
+    A file of an older version is rebuilt; `begun_again` is then the path of its copy. With `in_memory` the file is only
+    read, and nothing that is merged is kept. Raises NotConfigured, StoreDamaged or StoreUnwritable.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, in_memory: bool = False) -> None:
         if path.name == ":memory:":
             # SQLite would keep it in memory, and the empty file created first would remain.
             raise NotConfigured(f"the cost store {path} is no file", hint="give a file's name")
         self.path = path
         self.begun_again: Path | None = None
+        self._kept = not in_memory
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                _create(path, os.O_EXCL)
-            self.db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
+            self.db = copied(path) if in_memory else opened(path, _BUSY_S)
         except (OSError, sqlite3.OperationalError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            if unwritable(path, error) and not in_memory:
+                raise StoreUnwritable(f"the cost store {path} cannot be written: {reason}") from None
             raise NotConfigured(f"the cost store {path} cannot be opened: {reason}", hint="see --cost-store") from None
         with self._whole():
             self._use_wal()
             self.db.execute("PRAGMA synchronous = NORMAL")
-            if 0 < self._version() < SCHEMA_VERSION:
+            if 0 < self._version() < SCHEMA_VERSION and self._kept:
                 self._keep_copy()
         with self.transaction() as db:
             version = self._version()
@@ -193,7 +199,7 @@ class CostStore:
         """Copy a file of an older version: hosts and session logs may no longer have its data."""
         copy = self.path.with_name(f"{self.path.name}.v{self._version()}")
         with suppress(FileExistsError):
-            _create(copy, os.O_EXCL)
+            create(copy, os.O_EXCL)
             self.db.execute("VACUUM INTO ?", (str(copy),))
         self.begun_again = copy
 
@@ -207,8 +213,12 @@ class CostStore:
                 self.db.execute("ROLLBACK")
             if not isinstance(error, sqlite3.DatabaseError):
                 raise
+            if held_by_another(error):
+                hint = "try again once that has ended"
+                raise StoreDamaged(f"another process holds the cost store {self.path}", hint=hint) from None
             hint = "make room, or move the file away: it is merged again from the hosts"
-            raise StoreDamaged(f"the cost store {self.path} cannot be used: {error}", hint=hint) from None
+            kind = StoreUnwritable if unwritable(self.path, error) else StoreDamaged
+            raise kind(f"the cost store {self.path} cannot be used: {error}", hint=hint) from None
 
     @contextmanager
     def transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -320,10 +330,6 @@ def _turn(ledger: int, row: LedgerCharge) -> tuple[Any, ...]:
     listed = None if row.list_usd is None else pico(row.list_usd)
     local = row.labels.get(RESIDENCY) == "local"
     return ledger, row.number, row.created_at, local, listed, pico(row.held_usd or Decimal(0))
-
-
-def _create(path: Path, flag: int = 0) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | flag, 0o600))
 
 
 def pull(store: CostStore, host: str, agent: LedgerPages) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from farmhand.core.errors import NotConfigured
-from farmhand.core.files import xdg
+from farmhand.core.files import held_by_another, xdg
 from farmhand.core.ids import again_id, line_key
 from farmhand.core.keys import redact
 from farmhand.core.rules import by_shared_budget
@@ -168,6 +168,8 @@ class HistoryStore:
             return CopyUnusable(why, hint="the same command again copies it anew")
         why = (isinstance(error, OSError) and error.strerror) or str(error)
         hint = "make room and the directory writable; the file may be deleted: it is only a copy"
+        if held_by_another(error):
+            why, hint = "another process holds it", "try again once that has ended"
         return CopyUnusable(f"the copy of the history {self.path} cannot be used: {why}", hint=hint)
 
     def close(self) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import anyio
 
 from farmhand.core.errors import FarmhandError, Refused
+from farmhand.core.files import held_by_another
 from farmhand.core.money import pico_of
 from farmhand.core.readable import money
 from farmhand.core.settings import Settings
@@ -34,6 +37,12 @@ CREATE TABLE IF NOT EXISTS allowed (scope TEXT PRIMARY KEY, pico INTEGER NOT NUL
 KEEP_S = 30 * 86_400.0
 #: No limit, in pico-dollars: more than SQLite's integers are asked to hold here.
 _ENDLESS = 2**62
+#: How long another process may hold the book, and how often it is tried again. Seconds.
+_PATIENCE_S, _TRY_S = 30.0, 0.05
+#: Tells a session what its call waits for.
+Tell = Callable[[str], Awaitable[None]]
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 _COLUMNS = "id, kind, session, day, created, label, tasks, reserved, cost, state"
 
 
@@ -87,8 +96,30 @@ class SessionMoneySpent(Refused):
         self.room, self.setting = room, setting
 
 
+class BookHeld(FarmhandError):
+    """Another process holds the book at this moment."""
+
+    code = "book_held"
+
+
+async def in_turn(tell: Tell, work: Callable[_Given, _Found], *args: _Given.args, **more: _Given.kwargs) -> _Found:
+    """Return what `work` of a book returns, once no other process holds it; `tell` is told while one does.
+
+    Other calls are answered meanwhile, and one that is called off has changed nothing. Raise FarmhandError.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return work(*args, **more)
+        except BookHeld as held:
+            if time.monotonic() > until:
+                raise
+            await tell(f"waiting: {held.message}")
+        await anyio.sleep(_TRY_S)
+
+
 class Book:
-    """The record of the jobs of all servers."""
+    """The record of the jobs of all servers. Each method raises BookHeld at once if another process holds it."""
 
     def __init__(self, directory: Path, session: str) -> None:
         self.path = directory / "book.sqlite"
@@ -99,7 +130,7 @@ class Book:
         """Yield the database in a transaction that nobody else can write in. Raise FarmhandError."""
         try:
             self.path.touch(0o600, exist_ok=True)
-            with closing(sqlite3.connect(self.path, isolation_level=None, timeout=30)) as db:
+            with closing(sqlite3.connect(self.path, isolation_level=None, timeout=0)) as db:
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     for statement in _SCHEMA.split(";\n"):
@@ -111,6 +142,11 @@ class Book:
                         db.execute("ROLLBACK")
                     raise
         except (OSError, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error) and held_by_another(error):
+                hint = "nothing is sent before that ends; fuser says which process it is"
+                raise BookHeld(
+                    f"another process holds the book of the session's money, {self.path}", hint=hint
+                ) from None
             hint = "without it nothing is sent: see to that file"
             raise FarmhandError(f"the book of the session's money, {self.path}: {error}", hint=hint) from None
 

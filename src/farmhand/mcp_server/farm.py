@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from farmhand.batch.reasons import reason
@@ -21,18 +22,17 @@ from farmhand.core.keys import harmless
 from farmhand.core.money import pico, plain, usd
 from farmhand.core.readable import counted, duration, money
 from farmhand.mcp_server import answers, tools, words
-from farmhand.mcp_server.book import Book, JobEntry, SessionMoneySpent
+from farmhand.mcp_server.book import Book, BookHeld, JobEntry, SessionMoneySpent, Tell, in_turn
 from farmhand.mcp_server.called_off import StopUnless
 from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
-from farmhand.mcp_server.jobs import Job, cost_of, working_directory
+from farmhand.mcp_server.jobs import Job, JournalHeld, cost_of
+from farmhand.mcp_server.verbs import VERB_S, failure_of, printed
 
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
 _LOOK_S = 0.1
 _BEGINS_S = 2.0
 #: How many ids are cancelled at once.
 _IDS = 500
-#: How long what is asked of a verb may take.
-_VERB_S = 60.0
 _EXIT_USAGE, _EXIT_CONFIG = UsageError.exit_code, NotConfigured.exit_code
 
 
@@ -43,8 +43,12 @@ class Farm:
         self._config, self._directory, self._environment = config, directory, environment
         self._intake = TaskIntake(assemble)
         self.book = Book(directory, secrets.token_hex(6))
-        for old in self.book.forget():
-            Job(directory, old).remove()
+
+    async def tidy(self) -> None:
+        """Delete old jobs. What cannot be done now another server does."""
+        with suppress(FarmhandError):
+            for old in await in_turn(_nobody, self.book.forget):
+                await anyio.to_thread.run_sync(Job(self._directory, old).remove)
 
     @property
     def conf(self) -> settings.Settings:
@@ -66,12 +70,12 @@ class Farm:
             job.make("task.json", json.dumps(body, ensure_ascii=False).encode())
             self._start(job, "task")
         except FarmhandError:
-            self.book.settle(task.id, 0)
+            await in_turn(session.progress, self.book.settle, task.id, 0)
             raise
         async with StopUnless(job.id, self._called_off) as stop:
             await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
             stop.gone_on()
-        return "\n".join([*notes, await self._told(task.id)])
+        return "\n".join([*notes, await self._told(session, task.id)])
 
     async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
         """Begin a batch."""
@@ -90,17 +94,17 @@ class Farm:
             job.make("in.jsonl", lines)
             self._start_batch(job, amount)
         except FarmhandError:
-            self.book.settle(job.id, 0)
+            await in_turn(session.progress, self.book.settle, job.id, 0)
             raise
         wait_s = _wait(own.wait_s, 0.0)
         async with StopUnless(job.id, self._called_off) as stop:
             await self._wait(session, job, wanted, max(wait_s, _BEGINS_S))
             stop.gone_on()
-        return "\n".join([*notes, await self._told(job.id)])
+        return "\n".join([*notes, await self._told(session, job.id)])
 
     async def farm_result(self, session: Session, own: tools.ResultArguments, _: dict[str, Any]) -> str:
         """Return what became of a job; one that was cut off goes on."""
-        entry = self._entry(own.id)
+        entry = await self._entry(session.progress, own.id)
         job = Job(self._directory, entry.id)
         if entry.state == "open" and not job.is_running() and self._unfinished(entry, job):
             if entry.kind == "batch":
@@ -109,51 +113,52 @@ class Farm:
                 self._start(job, "task")
         if job.is_running():
             await self._wait(session, job, entry.tasks, _wait(own.wait_s, self.conf.mcp_wait_s))
-        return await self._told(entry.id)
+        return await self._told(session, entry.id)
 
     async def farm_cancel(self, session: Session, own: tools.CancelArguments, _: dict[str, Any]) -> str:
         """End a job."""
-        entry = self._entry(own.id)
+        entry = await self._entry(session.progress, own.id)
         job = Job(self._directory, entry.id)
         if entry.state not in ("open", "stopping"):
             return f"{entry.kind} {entry.id} had ended before"
         if job.is_running():
             job.stop()
-            await self._wait(session, job, entry.tasks, _VERB_S)
+            await self._wait(session, job, entry.tasks, VERB_S)
         if job.is_running():
             raise FarmhandError(f"{entry.kind} {entry.id} is still stopping", hint="call farm_cancel again")
         if entry.state == "open" and not self._unfinished(entry, job):
-            return await self._told(entry.id)
-        cost = await self._cancelled(entry, job)
+            return await self._told(session, entry.id)
+        cost = await self._cancelled(session.progress, entry, job)
         spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
         return f"{entry.kind} {entry.id} is cancelled; {spent}"
 
     async def _called_off(self, job_id: str) -> None:
         """End a job whose call the client has called off."""
-        entry, job = self._entry(job_id), Job(self._directory, job_id)
+        job = Job(self._directory, job_id)
         job.stop()
+        entry = await self._entry(_nobody, job_id)
         # So it stands in the book, with all that was held for it, if this process ends before the rest is known.
-        self.book.settle(job_id, None, "stopping")
+        await in_turn(_nobody, self.book.settle, job_id, None, "stopping")
         while job.is_running():  # noqa: ASYNC110  (it may be another server's child)
             await anyio.sleep(_LOOK_S)
-        await self._cancelled(entry, job)
+        await self._cancelled(_nobody, entry, job)
 
-    async def _cancelled(self, entry: JobEntry, job: Job) -> int | None:
+    async def _cancelled(self, tell: Tell, entry: JobEntry, job: Job) -> int | None:
         """Cancel what a job that was stopped may have left anywhere, and return what it has cost, None if not known."""
         if not self._unfinished(entry, job):
             cost = job.cost_if_known()
-            self.book.settle(entry.id, cost, "cancelled")
+            await in_turn(tell, self.book.settle, entry.id, cost, "cancelled")
             return cost
         leases, kept_here = job.leases(), False
         if entry.kind == "task":
             leases = [entry.id]
             with suppress(FarmhandError):  # it is not in the spool
-                await self._verb("flush", "--drop", entry.id)
+                await self._verb(tell, "flush", "--drop", entry.id)
                 kept_here = True
         unreached: list[str] = []
         for first in range(0, len(leases), _IDS):
             try:
-                unreached += (await self._verb("cancel", *leases[first : first + _IDS])).get("unreached", [])
+                unreached += (await self._verb(tell, "cancel", *leases[first : first + _IDS])).get("unreached", [])
             except FarmhandError as error:  # else no host has any of them
                 unreached += [str(error)] if error.exit_code == FarmUnreachable.exit_code else []
         if unreached and not kept_here:
@@ -161,30 +166,29 @@ class Farm:
             raise FarmUnreachable(f"{entry.kind} {entry.id} is not cancelled: {unreached[0]}", hint=hint)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
         if entry.kind == "task":
-            cost = await self._cost_at_host(entry)
+            cost = await self._cost_at_host(tell, entry)
         else:
             cost = job.cost_if_known() if job.has_begun() else 0
-        self.book.settle(entry.id, cost, "cancelled")
+        await in_turn(tell, self.book.settle, entry.id, cost, "cancelled")
         return cost
 
     async def farm_status(self, session: Session, own: tools.StatusArguments, _: dict[str, Any]) -> str:
         """Return what the farm does, and the last jobs."""
-        self._settle_all()
-        lines = [room.said() for room in self.book.rooms(self.conf)]
+        await self._settle_all(session.progress)
+        lines = [room.said() for room in await in_turn(session.progress, self.book.rooms, self.conf)]
         try:
-            found = await self._verb("status")
+            found = await self._verb(session.progress, "status")
             for name, host in sorted((found.get("hosts") or {}).items()):
                 lines.append(f"host {name}: {_host(host)}")
         except FarmhandError as error:
             lines.append(f"the hosts cannot be asked: {error.message} ({words.hint(error.hint)})")
-        for entry in self.book.last(20):
-            lines.append(self._in_one_line(entry))
+        lines += map(self._in_one_line, await in_turn(session.progress, self.book.last, 20))
         return "\n".join(lines)
 
     async def farm_cost(self, session: Session, own: tools.CostArguments, _: dict[str, Any]) -> str:
         """Return what was spent."""
-        lines = [room.said() for room in self.book.rooms(self.conf)]
-        found = await self._verb("cost", "--since", own.since or "1d")
+        lines = [room.said() for room in await in_turn(session.progress, self.book.rooms, self.conf)]
+        found = await self._verb(session.progress, "cost", "--since", own.since or "1d")
         whole, models = found.get("whole") or {}, found.get("groups") or []
         lines.append(f"all of the farm since {(found.get('spent') or {}).get('since')}: {_figures(whole)}")
         lines += [f"  {one.get('key')}: {_figures(one)}" for one in models[:20]]
@@ -208,16 +212,17 @@ class Farm:
         tasks: int,
     ) -> int:
         wanted = most if limit is None else min(most, pico(limit))
-        self._settle_all()
+        await self._settle_all(session.progress)
+        row = (job_id, kind, wanted, least, conf, label, tasks)
         try:
-            return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
+            return await in_turn(session.progress, self.book.reserve, *row)
         except SessionMoneySpent as spent:
             more = await session.ask_for_more(f"{spent.message}. It is for: {label or kind}. Allow how many US$ more?")
             if more is None:
                 raise
             for name in ("day", "session"):
-                self.book.allow(name, pico(more))
-            return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
+                await in_turn(session.progress, self.book.allow, name, pico(more))
+            return await in_turn(session.progress, self.book.reserve, *row)
 
     def _start(self, job: Job, *arguments: str) -> None:
         config = [self._config] if self._config and arguments == ("task",) else []
@@ -230,17 +235,13 @@ class Farm:
 
     async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
         """Wait until the job's child has ended, at most so long, and tell how far it is."""
-        began, told = time.monotonic(), (-1, "")
-        while job.is_running() and (gone := time.monotonic() - began) < wait_s:
-            if (now := (int(gone), job.text("progress"))) != told:
-                told = now
-                what = now[1] or f"{job.done()} of {counted(total, 'task')} ended"
-                # It has to grow, also while nothing ends.
-                await session.progress(gone, None, what)
+        until = time.monotonic() + wait_s
+        while job.is_running() and time.monotonic() < until:
+            await session.progress(job.text("progress") or f"{job.done()} of {counted(total, 'task')} ended")
             await anyio.sleep(_LOOK_S)
 
-    def _entry(self, given: str) -> JobEntry:
-        entry = self.book.find(tools.job_id(given))
+    async def _entry(self, tell: Tell, given: str) -> JobEntry:
+        entry = await in_turn(tell, self.book.find, tools.job_id(given))
         if entry is None:
             raise UsageError(f"no job {given} is known", hint="farm_status lists them", code="no_such_task")
         return entry
@@ -255,9 +256,12 @@ class Farm:
             return False
         return status not in (_EXIT_USAGE, _EXIT_CONFIG)
 
-    async def _told(self, job_id: str) -> str:
+    async def _told(self, session: Session, job_id: str) -> str:
         """Return what is to be said of a job, after its money is settled. Raise why it has failed."""
-        entry, job = self._entry(job_id), Job(self._directory, job_id)
+        try:
+            entry, job = await self._entry(session.progress, job_id), Job(self._directory, job_id)
+        except BookHeld as held:
+            raise BookHeld(held.message, hint=f"{job_id} goes on: farm_result {job_id} has its answer later") from None
         if job.is_running():
             if entry.kind == "batch":
                 waits = f"{what}; " if (what := job.text("progress")) else ""
@@ -266,7 +270,8 @@ class Farm:
             return f"task {entry.id} still runs ({what}); farm_result {entry.id} has its answer later"
         if entry.state in ("cancelled", "stopping"):
             return f"{entry.kind} {entry.id} was cancelled"
-        self._settle(entry, job)
+        with suppress(BookHeld):  # the next call does it
+            self._settle(entry, job)
         if entry.kind == "batch":
             return self._batch_told(entry, job)
         result = job.end()
@@ -286,49 +291,38 @@ class Farm:
             head = f"stopped ({failure}); farm_result {entry.id} lets it go on"
         return answers.of_batch(job, entry.tasks, results, head, self._cap)
 
-    def _settle_all(self) -> None:
+    async def _settle_all(self, tell: Tell) -> None:
         """Settle what has ended since, of any session, so that it holds no money."""
-        for entry in self.book.unsettled():
+        for entry in await in_turn(tell, self.book.unsettled):
             job = Job(self._directory, entry.id)
             if not job.is_running():
-                self._settle(entry, job)
+                await in_turn(tell, self._settle, entry, job)
 
     def _settle(self, entry: JobEntry, job: Job) -> None:
         """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
         if entry.state != "open" or self._unfinished(entry, job):
             return
-        cost = job.cost_if_known()
+        try:
+            cost = job.cost_if_known()
+        except JournalHeld:
+            return
         if "cost_usd" not in job.end() and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
             cost = 0  # nothing was sent
         self.book.settle(entry.id, cost)
 
-    async def _cost_at_host(self, entry: JobEntry) -> int | None:
+    async def _cost_at_host(self, tell: Tell, entry: JobEntry) -> int | None:
         try:
-            found = await self._verb("show", entry.id)
+            found = await self._verb(tell, "show", entry.id)
         except FarmhandError as error:
             return 0 if error.code == "no_such_task" else None
         task = found.get("task") or {}
         return None if task.get("uncertain") else cost_of(task.get("cost_usd"))
 
-    async def _verb(self, *arguments: str) -> dict[str, Any]:
+    async def _verb(self, tell: Tell, *arguments: str) -> dict[str, Any]:
         """Return what a verb of farmhand prints with --json. Raise its error."""
-        import sys
-
-        config = ["--config", self._config] if self._config else []
-        argv = [sys.executable, "-c", "from farmhand.cli import main; main()", *arguments, "--json", *config]
-        try:
-            with anyio.fail_after(_VERB_S):
-                done = await anyio.run_process(argv, check=False, env=self._environment, cwd=working_directory())
-        except TimeoutError:
-            what = f"the farm's {arguments[0]} is not there after {_VERB_S:g} s"
-            raise FarmUnreachable(what, hint="call it again later") from None
-        try:
-            found = json.loads(done.stdout or b"{}")
-        except ValueError:
-            found = {}
-        if isinstance(error := found.get("error"), dict):
-            raise _of(error, done.returncode)
-        return dict(found)
+        return await printed(
+            [*arguments, *(["--config", self._config] if self._config else [])], self._environment, tell
+        )
 
     def _in_one_line(self, entry: JobEntry) -> str:
         job = Job(self._directory, entry.id)
@@ -342,6 +336,10 @@ class Farm:
         return f"{what} {entry.id}{label}: {state}, {cost}, {duration(time.time() - entry.created)} ago"
 
 
+async def _nobody(_: str) -> None:
+    """Tell nobody: the call is over, or there is none."""
+
+
 def _wait(given: float | msgspec.UnsetType, usual: float) -> float:
     return usual if isinstance(given, msgspec.UnsetType) else given
 
@@ -350,20 +348,10 @@ def _error(job: Job) -> FarmhandError:
     """Return why a job has ended without a result."""
     end = job.end()
     if isinstance(error := end.get("error"), dict):
-        return _of(error, job.status() or 1, job.id)
+        return failure_of(error, job.status() or 1, job.id)
     last = job.text("log").strip().splitlines()[-1:] if "left" not in end else []
     said = f": {words.message(str(harmless(last[0])), job.id)}" if last else ""
     return TaskFailed(f"{job.id} was cut off{said}", hint=f"farm_result {job.id} lets it go on", code="cut_off")
-
-
-def _of(error: dict[str, Any], status: int, job_id: str = "") -> FarmhandError:
-    message = words.message(str(harmless(error.get("message") or "")), job_id)
-    hint = words.hint(str(harmless(error.get("hint") or "")), job_id)
-    lines = error.get("lines")
-    message += "".join(f"; {harmless(str(line))}" for line in lines) if isinstance(lines, list) else ""
-    made = FarmhandError(message, hint=hint, code=str(error.get("code") or "error"))
-    made.exit_code = status
-    return made
 
 
 def _figures(row: dict[str, Any]) -> str:

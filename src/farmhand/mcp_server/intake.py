@@ -41,8 +41,8 @@ class Session(Protocol):
     async def roots(self) -> list[Path]:
         """Return the directories that the client names, or the working directory."""
 
-    async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell how far a call is."""
+    async def progress(self, message: str) -> None:
+        """Tell what a call waits for."""
 
     async def ask_for_more(self, message: str) -> Decimal | None:
         """Ask the operator for more money. None: they cannot be asked, or said no."""

@@ -31,7 +31,7 @@ from typing import Any
 
 from farmhand.batch.journal import LEASED
 from farmhand.core.errors import FarmhandError
-from farmhand.core.files import xdg
+from farmhand.core.files import held_by_another, xdg
 from farmhand.core.money import pico_of
 
 #: How a child of ours is started; `farmhand.cli.mcp_job` notes its exit status.
@@ -64,6 +64,12 @@ def cost_of(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return pico_of(value)
+
+
+class JournalHeld(FarmhandError):
+    """Another process holds a batch's journal: what its tasks have cost is not known yet."""
+
+    code = "journal_held"
 
 
 class Job:
@@ -160,17 +166,23 @@ class Job:
         return {}
 
     def cost_if_known(self) -> int | None:
-        """Return what an ended job has cost in pico-dollars; None if a part of that is not known."""
+        """Return what an ended job has cost in pico-dollars; None if a part of that is not known. Raise JournalHeld."""
         end = self.end()
         cost = cost_of(end.get("cost_usd"))
         return None if end.get("uncertain") or end.get("unpriced") or self.leases() else cost
 
     def leases(self) -> list[str]:
-        """Return the ids of the tasks of a batch that was stopped which a host may still have."""
+        """Return the ids of the tasks of a batch that was stopped which a host may still have. Raise JournalHeld."""
         journal = self.path / "out.jsonl.farmhand"
         if journal.exists():
-            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
-                return [lease for (lease,) in db.execute("SELECT lease FROM line WHERE state = ?", (LEASED,))]
+            try:
+                with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True, timeout=0)) as db:
+                    return [lease for (lease,) in db.execute("SELECT lease FROM line WHERE state = ?", (LEASED,))]
+            except sqlite3.Error as error:
+                if held_by_another(error):
+                    raise JournalHeld(
+                        f"another process holds {journal}", hint="call it again once that has ended"
+                    ) from None
         return []
 
     def has_begun(self) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import anyio.to_thread
 
@@ -21,12 +21,14 @@ _VERSION = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
 _FIRST = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb",\s*)?" + _NUMBER + rb",")
 _LAST = re.compile(rb",\s*" + _NUMBER + rb"(?:,\s*" + _VERSION + rb")?\}\s*$")
 _EDGE = 4096
+_BLANK = " \t\r\n"
 #: So many brackets are looked at: the SDK's parser takes 200 levels.
 _BRACKETS = 150
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: What a request that the SDK would drop is answered by, as a method that there is not.
 _TOO_LONG = f"a request of more than {MOST_BYTES} bytes"
 _TOO_DEEP = "a request with too many levels of lists and objects"
+_BATCH = "a batch of requests, which MCP has not had since 2025-06-18: send each in a line of its own"
 
 
 class ClientLines:
@@ -43,7 +45,8 @@ class ClientLines:
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield each line, in UTF-8 and with U+FFFD for what is half a character."""
         while line := await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True):
-            yield line
+            for one in _unbatched(line):
+                yield one
         self._on_end()
 
     def _read(self) -> str:
@@ -68,7 +71,22 @@ class ClientLines:
 def _refused(start: bytes, end: bytes, why: str) -> str | None:
     """Return a request with the id of one that begins and ends so, which gets an error; None if that has no id."""
     found = _FIRST.match(start[:_EDGE]) or _LAST.search(end)
-    return json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]), "method": why}) + "\n" if found else None
+    return _answered(json.loads(found[1]), why) if found else None
+
+
+def _answered(number: Any, why: str) -> str:
+    """Return a request with this id that gets an error: `why`."""
+    return json.dumps({"jsonrpc": "2.0", "id": number, "method": why}) + "\n"
+
+
+def _unbatched(line: str) -> list[str]:
+    """Return the line; of a list of messages, what gets an error under the id of each request in it."""
+    if not line.lstrip(_BLANK).startswith("["):
+        return [line]
+    with suppress(ValueError, RecursionError):
+        found = [one for one in json.loads(line) if isinstance(one, dict) and "method" in one]
+        return [_answered(one["id"], _BATCH) for one in found if isinstance(one.get("id"), int | str)]
+    return [line]
 
 
 def _is_too_deep(line: bytes) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from farmhand.core.decoding import is_utf_16
 from farmhand.core.errors import Refused, UsageError
 from farmhand.core.keys import KEY
 
@@ -55,6 +56,8 @@ class Paths:
             content = path.read_bytes()
         except OSError as error:
             raise UsageError(f"{given!r:.200}: {error.strerror}", code="invalid_file") from None
+        if is_utf_16(content):  # which is read, as text
+            content = content.decode("utf-16", "replace").encode("utf-8", "replace")
         if _PRIVATE.search(content):
             raise Refused(f"{given!r:.200} holds a key: it is not sent", hint="leave it out", code="secret_file")
         return path

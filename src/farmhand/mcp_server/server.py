@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
@@ -50,6 +51,7 @@ class ClientSession:
 
     def __init__(self, context: _Context) -> None:
         self._context = context
+        self._began, self._told = time.monotonic(), (-1, "")
 
     def _offers(self, name: str) -> bool:
         capabilities = self._context.session.client_capabilities
@@ -72,9 +74,13 @@ class ClientSession:
             return [Path.cwd()]
         return []
 
-    async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell how far the call is, if the client wants to know."""
-        await self._context.session.report_progress(done, total, str(harmless(message)))
+    async def progress(self, message: str) -> None:
+        """Tell what the call waits for, if the client wants to know: what is new, and else once a second."""
+        # The number has to grow, also while nothing ends.
+        gone = time.monotonic() - self._began
+        if (now := (int(gone), message)) != self._told:
+            self._told = now
+            await self._context.session.report_progress(gone, None, str(harmless(message)))
 
     async def ask_for_more(self, message: str) -> Decimal | None:
         """Ask the operator how many US$ more may be spent, if the client can ask."""
@@ -147,6 +153,7 @@ async def _serve(farm: Farm) -> None:
     server = make_server(farm)
     async with anyio.create_task_group() as group:
         group.start_soon(_end_with_client)
+        group.start_soon(farm.tidy)
         lines: Any = ClientLines(StopUnless.session_ends)
         async with stdio_server(lines) as (requests, answers):
             await server.run(requests, answers, server.create_initialization_options())

@@ -6,7 +6,6 @@ an object without `$ref`, `anyOf` and the like, which some clients refuse.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from farmhand.core import rules
+from farmhand.core.decoding import json_value
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import KEY
 from farmhand.core.task import TASK_ID, Task
@@ -211,7 +211,7 @@ def _meant(value: Any, schema: dict[str, Any]) -> Any:
     found = value
     if kind is not None and isinstance(value, str):
         with suppress(ValueError, RecursionError):
-            found = json.loads(value)
+            found = json_value(value)
     if schema.get("type") == "integer" and isinstance(found, float) and found.is_integer():
         found = int(found)
     return found if kind is not None and isinstance(found, kind) and not isinstance(found, bool) else value

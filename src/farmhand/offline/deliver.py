@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from farmhand.core.errors import WireError
@@ -22,19 +23,28 @@ from farmhand.wire.follow import FINAL_STATES, run_task
 _PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_key", "no_key"})
 
 
+#: Told of a task that has ended at a host, with its result, while the host can still be asked about it.
+OnEnd = Callable[[SpooledTask, dict[str, Any], Client], None]
+
+
+def _nobody(_task: SpooledTask, _result: dict[str, Any], _client: Client) -> None:
+    pass
+
+
 class Visit:
     """One visit to a host that answers: what waits for it is sent, what has ended there is collected.
 
     `delivered` and `finished` are ids.
     """
 
-    def __init__(self, client: Client, host: str, spool: Spool, key: Credential) -> None:
+    def __init__(self, client: Client, host: str, spool: Spool, key: Credential, on_end: OnEnd = _nobody) -> None:
         self.client = client
         self.host = host
         self.spool = spool
         self.key = key
         self.delivered: list[str] = []
         self.finished: list[str] = []
+        self._on_end = on_end
         self._key_brought = False
 
     def make(self, *, within_s: float = math.inf) -> None:
@@ -91,15 +101,19 @@ class Visit:
     def _take(self, entry: SpooledTask, result: dict[str, Any]) -> None:
         """Store a final result; send the key once if a task waits for it."""
         if result.get("state") in FINAL_STATES:
-            self.spool.finish(entry.id, result, self.host)
-            self.finished.append(entry.id)
+            self._keep(entry, result)
+            self._on_end(entry, result, self.client)
         elif result.get("state") == "awaiting_key" and not self._key_brought:
             self.client.put_key(self.key)
             self._key_brought = True
 
+    def _keep(self, entry: SpooledTask, result: dict[str, Any]) -> None:
+        self.spool.finish(entry.id, result, self.host)
+        self.finished.append(entry.id)
+
     def _fail(self, entry: SpooledTask, error: WireError) -> None:
         """Store a permanent refusal as the task's result."""
-        self._take(entry, {"id": entry.id, "state": "failed", "text": "", "error": error.as_dict()})
+        self._keep(entry, {"id": entry.id, "state": "failed", "text": "", "error": error.as_dict()})
 
 
 def concerns(entry: SpooledTask, host: str) -> bool:
@@ -107,7 +121,7 @@ def concerns(entry: SpooledTask, host: str) -> bool:
     return entry.sent == host if entry.sent else entry.wanted in ("", host)
 
 
-def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> list[str]:
+def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "", on_end: OnEnd = _nobody) -> list[str]:
     """Visit every host with waiting tasks; with `wait` until all tasks there, or `only` one, have ended.
 
     Return a line for each host's error. Raise WireError for a key that cannot be read, NotConfigured.
@@ -124,10 +138,12 @@ def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> 
         try:
             with Client(host.transport(conf.connect_timeout_s)) as client:
                 client.connect()
-                Visit(client, name, spool, key).make()
+                Visit(client, name, spool, key, on_end).make()
                 for entry in spool.waiting() if wait else ():
                     if entry.sent == name and only in ("", entry.id):
-                        spool.finish(entry.id, run_task(client, entry.as_sent, key, lambda _event: None), name)
+                        result = run_task(client, entry.as_sent, key, lambda _event: None)
+                        spool.finish(entry.id, result, name)
+                        on_end(entry, result, client)
         except WireError as error:
             lines.append(str(error.at(name)))
     gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}

@@ -34,6 +34,8 @@ from farmhand.core.typed import ready
 _NAME = re.compile(rf"(\d{{12}})-({TASK_ID.pattern})\.json")
 #: How long results are kept, in seconds.
 KEEP_S = 30 * 86400.0
+#: How long another process may hold the spool, and how often it is tried again. Seconds.
+_LOCK_S, _TRY_S = 30.0, 0.02
 #: How many times a task is sent without a reply from its host: the task itself may be what crashes the hosts.
 DELIVERIES = 3
 
@@ -276,7 +278,10 @@ class Spool:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Lock the spool against this user's other processes while a file is written, never during a request."""
+        """Lock the spool against this user's other processes while a file is written, never during a request.
+
+        Raise NotConfigured if it cannot be used, FarmhandError if it is held for too long.
+        """
         try:
             self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for directory in (self.directory, self._waiting, self._results):
@@ -285,11 +290,24 @@ class Spool:
             descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unusable(self.directory, error) from None
+        until = time.monotonic() + _LOCK_S
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while not _taken(descriptor):
+                if time.monotonic() > until:
+                    what = f"another process holds the spool {self.directory}"
+                    raise FarmhandError(what, hint="try again once that has ended", code="spool_held")
+                time.sleep(_TRY_S)
             yield
         finally:
             os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def id_conflict(task_id: str) -> UsageError:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from farmhand.core import attachments
+from farmhand.core.decoding import broken, decoded
 from farmhand.core.errors import WireError
 from farmhand.core.files import read_most
 from farmhand.core.ids import MAX_FILE_BYTES, MAX_PROMPT_BYTES, new_task_id
@@ -35,9 +36,9 @@ def read_files(given: dict[str, Any], find: Callable[[str, str], str]) -> None:
         if given["prompt"] is not None:
             raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
         try:
-            given["prompt"] = _content(find, name, f"prompt_file {name}", MAX_PROMPT_BYTES).decode("utf-8")
+            given["prompt"] = decoded(_content(find, name, f"prompt_file {name}", MAX_PROMPT_BYTES))
         except UnicodeDecodeError as error:
-            raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
+            raise WireError("invalid_prompt", f"prompt_file {name} {broken(error)}") from None
     if given["prompt"] is None:
         raise WireError("usage", "prompt is missing (give prompt or prompt_file)", status=400)
     given["files"] = [_attachment(find, name) for name in given["files"] or ()] or None

@@ -43,7 +43,7 @@ async def test_every_task_has_one_result_and_the_last_line_says_what_it_cost(far
     assert done.out.count(b"\n") == 1
     again = await farm.batch("--label", "z=1", "--system", "t")
     assert (again.status, len(farm.api.posts)) == (0, 3)
-    before = r"3 tasks, finished before on \d{4}-\d\d-\d\d at \d\d:\d\d: 3 done, 0 failed, 0 cancelled"
+    before = r"3 tasks, finished before on \d{4}-\d\d-\d\d at \d\d:\d\d \S+: 3 done, 0 failed, 0 cancelled"
     cost = done.out.decode().split(" · ")[1]
     assert re.fullmatch(f"{before} · {re.escape(cost)} was spent then · nothing was spent now\n", again.out.decode())
 

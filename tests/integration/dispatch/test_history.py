@@ -74,7 +74,7 @@ async def test_lists_are_filtered_and_the_newest_comes_first(
     assert lines[0].startswith("hen-2 ")
     for part in ("failed", "farm1", "fails"):
         assert part in lines[0]
-    one_line(await workstation.run("farmhand", "list", "--label", "yard"), 2, "not NAME=VALUE")
+    one_line(await workstation.run("farmhand", "list", "--label", "yard"), 2, "not of the form NAME=VALUE")
     one_line(await workstation.run("farmhand", "list", "--since", "soon"), 2, "not a day")
 
 

@@ -51,7 +51,12 @@ def test_a_line_that_is_too_long_ends_the_input_with_its_number(monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [(b"{", "is not JSON"), (b"1", "neither an object"), (b'"\xff"', "UTF-8 at byte 1"), (b"[" * 9999, "is not JSON")]
+    [
+        (b"{", "is not JSON"),
+        (b"1", "neither an object"),
+        (b'{"id": "x", "id": "y"}', "has the key 'id' twice"),
+    ]
+    + [(b'"\xff"', "UTF-8 at byte 1"), (b"[" * 9999, "is not JSON")]
     + [
         (line, r"has half a character, \ud83d")
         for line in (
@@ -152,13 +157,27 @@ def test_csv_lacks_a_column_once_and_may_begin_with_blank_lines() -> None:
     assert [record.fields for record in table("\n\nprompt\na\n").records()] == [{"prompt": "a"}]
 
 
-@pytest.mark.parametrize(("encoding", "named"), [("latin-1", "WINDOWS-1252"), ("utf-16", "UTF-16")])
-def test_csv_in_another_encoding_says_how_it_is_converted(tmp_path: Path, encoding: str, named: str) -> None:
+def test_csv_in_another_encoding_says_how_it_is_converted(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes("name\ncafé\n".encode(encoding))
+    path.write_bytes("name\ncafé\n".encode("latin-1"))
     made, _ = source([str(path)], "auto", "{name}", {})
     *_, last = made.records()
-    assert last.problem.endswith(f"perhaps with iconv -f {named} -t UTF-8)")
+    assert last.problem.endswith("perhaps with iconv -f WINDOWS-1252 -t UTF-8)")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_what_windows_writes_is_read_and_its_mark_is_not_paid_for(tmp_path: Path, encoding: str) -> None:
+    names = [tmp_path / name for name in ("a.csv", "a.jsonl", "a.txt", "list", "template")]
+    texts = ["name\r\ncafé\r\n", '{"name": "café"}\r\n', "café", f"{names[2]}\r\n", "{name}"]
+    for path, text in zip(names, texts, strict=True):
+        path.write_bytes(text.encode(encoding))
+    made = [source([str(path)], "auto", str(names[4]), {})[0] for path in names[:2]]
+    made += [source([str(names[2 + n])], ("files", "files-from")[n], None, {})[0] for n in (0, 1)]
+    for one in made:
+        assert [(record.fields or {}).get("prompt") for record in one.records()] == ["café"]
+    names[0].write_bytes("name\n".encode("utf-16") + b"a")
+    with pytest.raises(UsageError, match=r"a\.csv is not valid UTF-16 at byte"):
+        source([str(names[0])], "auto", "{name}", {})
 
 
 def test_a_compressed_file_is_named_as_such(tmp_path: Path) -> None:

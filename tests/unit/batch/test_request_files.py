@@ -321,6 +321,18 @@ def test_a_document_has_nothing_beside_its_requests(tmp_path: Path) -> None:
     ]
 
 
+def test_a_key_that_is_there_twice_is_refused_in_lines_and_in_a_document(tmp_path: Path) -> None:
+    line = json.dumps(messages()).replace('"max_tokens": 9', '"max_tokens": 9, "max_tokens": 9000')
+    for form in ("anthropic", "auto"):
+        [fine, twice] = read(tmp_path, text=f"{json.dumps(messages())}\n{line}\n", form=form).records()
+        assert (fine.problem, twice.problem) == ("", "has the key 'max_tokens' twice")
+    document = f'{{"requests":\n[{line}]}}'
+    [twice] = read(tmp_path, text=document, form="anthropic").records()
+    assert twice.problem == "has the key 'max_tokens' twice"
+    with pytest.raises(UsageError, match="the input has the key 'max_tokens' twice"):
+        read(tmp_path, text=document)
+
+
 def test_our_own_files_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text('{"prompt": "say \\"custom_id\\"", "id": "a"}\n')

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from farmhand.cli import run
 from farmhand.cli.arguments import OPTIONS, plain
+from farmhand.core.ids import MAX_PRIORITY, MAX_TOKENS
 
 WORDS = [name for option in OPTIONS for name in option.names]
 VALUES = [
@@ -76,6 +77,20 @@ def test_ordinary_calls_are_plain() -> None:
     assert read["labels"] == ("a=b", "c=d")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["a", "b"], ["--model"], ["--engine", "x"], ["--nothing"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["-h"], ["a", "b"], ["--model"], ["--engine", "x"], ["--nothing"]),
+        *(["--max-tokens", "128001"], ["--max-tokens", "0"], ["--priority", "1000001"]),
+    ],
+)
 def test_help_and_mistakes_are_left_to_click(arguments: list[str]) -> None:
     assert plain(arguments) is None
+
+
+@pytest.mark.parametrize(("option", "most"), [("--max-tokens", MAX_TOKENS), ("--priority", MAX_PRIORITY)])
+def test_a_limit_is_said_of_the_option(option: str, most: int) -> None:
+    with pytest.raises(click.BadParameter, match=f"{most + 1} is not in the range .*{most}") as refused:
+        run.command.make_context("run", [option, str(most + 1), "x"])
+    assert option in refused.value.format_message()
+    assert plain([option, str(most)]) is not None

@@ -129,7 +129,7 @@ def test_what_was_finished_before_costs_nothing_now() -> None:
     whole = {"total": 2, "done": 2, "failed": 0, "cancelled": 0, "left": 0, "cost_usd": 0.5, "unpriced": 0}
     whole |= {"seconds": 0.0, "per_s": 0.0, "twice": 0, "twice_usd": 0.0, "uncertain": 0, "cost_now_usd": 0.0}
     said = summary(whole | {"before": True, "finished_at": 1_795_000_000.0})
-    when = time.strftime("%Y-%m-%d at %H:%M", time.localtime(1_795_000_000))
+    when = time.strftime("%Y-%m-%d at %H:%M %Z", time.localtime(1_795_000_000))
     states = "2 done, 0 failed, 0 cancelled"
     assert said == f"2 tasks, finished before on {when}: {states} · US$ 0.50 was spent then · nothing was spent now"
     # A journal of an earlier version does not say when.

@@ -236,6 +236,8 @@ def test_asking_again_changes_nothing(farm: Farm) -> None:
         (("--since", "0d"), UsageError, "not a day"),
         (("--json", "--csv"), UsageError, "choose one"),
         (("--csv", "--compare", "cloud"), UsageError, "has the groups and no comparison"),
+        (("--csv", "--console-usd", "2026-10=1"), UsageError, "has the groups and no month by month"),
+        (("--csv", "--reprice"), UsageError, "has the groups and no repriced sum"),
         (("--cost-store", "~nobody-of-that-name/x"), NotConfigured, "cannot be opened"),
         (("--baseline-model", "gpt"), UsageError, "no price is known for the baseline model 'gpt'"),
         (("--box-usd-month", "much"), NotConfigured, "box_usd_month: 'much' is not US$ a month"),
@@ -252,6 +254,19 @@ def test_bad_input_is_one_line(farm: Farm, arguments: tuple[str, ...], kind: typ
     assert words in str(error)
     assert "\n" not in str(error)
     assert "pasted" not in str(error)
+
+
+def test_what_is_asked_for_beside_a_table_or_a_comparison_is_shown(farm: Farm) -> None:
+    beside = ("--console-usd", "2026-10=1.25", "--reprice")
+    table = farm.run("--by", "host", *beside).stdout
+    compared = farm.run("--compare", "cloud", *beside).stdout
+    for said in (table, compared):
+        assert "2026-10 (typed in)" in said
+        assert "the same requests by prices" in said
+        assert "Saved against" not in said
+    assert "host " in table
+    assert "farm1" not in compared
+    assert re.search(r"^farm1 ", farm.run("--compare", "cloud", "--by", "host").stdout, re.MULTILINE)
 
 
 def test_an_error_in_json(farm: Farm) -> None:

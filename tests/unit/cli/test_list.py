@@ -70,6 +70,13 @@ def test_a_text_is_cut_to_cells() -> None:
     assert [cut("鶏鶏鶏", most) for most in (3, 4, 6)] == ["鶏…", "鶏…", "鶏鶏鶏"]
 
 
+def test_a_list_that_is_not_whole_says_what_it_is() -> None:
+    assert [listing._cut_off(limit) for limit in (1, 2)] == [
+        "this is the last one: -n shows more",
+        "these are the last 2: -n shows more",
+    ]
+
+
 @pytest.mark.parametrize("option", ["--batch", "--grep"])
 def test_an_empty_variable_of_a_script_does_not_list_all(option: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()

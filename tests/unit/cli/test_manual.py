@@ -119,3 +119,13 @@ def test_there_is_a_man_page_for_each_verb_and_man_takes_them(tmp_path: Path) ->
     assert man_pages.main([]) == 2
     (tmp_path / "file").touch()
     assert man_pages.main([str(tmp_path / "file" / "x")]) == 3
+
+
+@pytest.mark.parametrize("columns", [30, 40, 49])
+@pytest.mark.parametrize("words", [[], ["cost"], ["list"], ["batch"]])
+def test_help_fits_a_narrow_terminal(words: list[str], columns: int) -> None:
+    shown = CliRunner().invoke(app.farmhand, [*words, "--help"], prog_name="farmhand", env={"COLUMNS": str(columns)})
+    whole = {line.strip() for about in examples.HELP.values() for line, _ in about.examples}
+    for line in shown.output.splitlines():
+        # What is one word, such as an option with its choices, and what is copied is not divided.
+        assert len(line) <= columns or len(line.split()) <= 3 or line.strip() in whole, line

@@ -239,9 +239,20 @@ def test_bad_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
         assemble(None, [f"{tmp_path}/a"], use_stdin=False)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_not_paid_for(stdin: Feed, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a").write_bytes("café\r\n".encode(encoding))
+    assert assemble(None, [f"{tmp_path}/a"], use_stdin=False) == f"----- file: {tmp_path}/a -----\ncafé\r\n"
+    stdin(pipe("café".encode(encoding)))
+    assert assemble(None, []) == "café"
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "is empty"), (b" \n\t", "is empty"), (b"ab\0", "NUL byte at 2"), (b"\xc3\x28", "UTF-8 at byte 0")],
+    [
+        *((b"", "is empty"), (b" \n\t", "is empty"), (b"ab\0", "NUL byte at 2"), (b"\xc3\x28", "UTF-8 at byte 0")),
+        *((b"\xff\xfea\0b", "UTF-16 at byte"), (b"\xff\xfe\0\0a\0", "it is binary"), (b"\xef\xbb\xbf", "is empty")),
+    ],
 )
 def test_bad_stdin(stdin: Feed, data: bytes, words: str) -> None:
     stdin(pipe(data))

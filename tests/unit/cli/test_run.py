@@ -75,9 +75,12 @@ def test_a_whole_task_is_json(tmp_path: Path) -> None:
         "max_usd": 1,
     }  # fmt: skip
     assert build_task(given | {"task_id": "me"}, Settings())["id"] == "me"
+    file.write_bytes(json.dumps({"prompt": "p"}).encode("utf-16"))
+    assert build_task(given, Settings())["prompt"] == "p"
     for text, words in (
         ("[]", "is no object with a prompt"),
         ("{", "is not JSON"),
+        ('{"prompt": "p", "max_tokens": 9, "max_tokens": 9000}', "task.json has the key 'max_tokens' twice"),
         ('{"prompt": "p", "colour": 1}', "unknown field"),
         ('{"prompt": " "}', "the prompt is empty"),
         ("\udcff", "not valid UTF-8"),
@@ -117,6 +120,9 @@ def test_a_label_has_a_name_and_holds_no_key() -> None:
     ):
         with pytest.raises(UsageError, match=what):
             build_task(options(labels=(label,)), Settings())
+    with pytest.raises(UsageError, match="--label 'a' is given twice, with two values"):
+        build_task(options(labels=("a=1", "b=1", "a=2")), Settings())
+    assert build_task(options(labels=("a=1", "a=1")), Settings())["labels"] == {"a": "1"}
 
 
 def test_an_empty_variable_of_a_script_is_neither_an_id_nor_a_conversation() -> None:

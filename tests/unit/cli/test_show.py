@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -27,6 +28,17 @@ def test_an_answer_that_is_not_whole_says_so_wherever_it_is_shown(
     assert [line for line in shown.splitlines() if "cut off" in line] == ([f"cut off at {where}"] if where else [])
     assert Printer(stream=False).report(result, as_json=False) == 0
     assert capsys.readouterr().err == (f"farmhand: the answer was cut off at {where}\n" if where else "")
+
+
+def test_a_time_says_its_zone_since_days_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = {"state": "succeeded", "text": "x", "created_at": 1_796_000_000.0}
+    monkeypatch.setenv("TZ", "XYZ-3")
+    time.tzset()
+    try:
+        assert "2026-11-30 03:53 XYZ" in _text(copy(result), None)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_task_that_failed_has_its_own_error() -> None:

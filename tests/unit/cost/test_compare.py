@@ -84,6 +84,10 @@ def test_the_sums_are_those_by_hand(store: CostStore) -> None:
     assert "at most 0.15 of list price" in ways["plan's token on Fargate"]["remark"]
     # 24 / 0.0004114167 = 58,335.02; the network alone is more than the box.
     assert (found.break_even_tasks_a_month, found.break_even_with_network) == (58_336, 0)
+    [boxed] = [one.answer for one in found.verdicts if "box costs less" in one.answer]
+    assert boxed.endswith(
+        "The box costs less at any number of tasks, and from 58336 tasks a month on without the network"
+    )
     # A public network costs nothing while nothing runs, and 0.005 an hour for each container's address.
     assert compared(store, network="public").break_even_with_network == 48_510
 

@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from farmhand.core.errors import NotConfigured
 from farmhand.history import store as history
-from farmhand.history.store import HistoryStore, TaskFilter
+from farmhand.history.store import CopyUnusable, HistoryStore, TaskFilter
 
 NOW = 1_790_000_000.0
 FARMS = {"farm1": ""}
@@ -201,3 +202,13 @@ def test_a_task_of_its_own_that_went_on_at_a_lower_price_is_listed_once(store: H
     ):
         [found] = store.find(start, FARMS)
         assert [one.id for one in store.attempts(found, FARMS)] == attempts
+
+
+def test_a_copy_that_another_process_holds_is_said_to_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "_BUSY_S", 0.1)
+    HistoryStore(tmp_path / "history.db").close()
+    with closing(sqlite3.connect(tmp_path / "history.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(CopyUnusable, match="another process holds it") as held:
+            HistoryStore(tmp_path / "history.db")
+    assert held.value.hint == "try again once that has ended"

@@ -6,23 +6,28 @@ import multiprocessing
 import sqlite3
 import stat
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from farmhand.core.errors import FarmhandError
 from farmhand.core.money import PICO_PER_USD
 from farmhand.core.settings import Settings
 from farmhand.mcp_server import book as module
-from farmhand.mcp_server.book import Book, SessionMoneySpent
+from farmhand.mcp_server.book import Book, BookHeld, SessionMoneySpent, in_turn
 
 CONF = Settings(mcp_max_usd=5.0, mcp_session_max_usd=2.0, config_file="/c/config.toml")
 USD = PICO_PER_USD
 
 
 def reserve(book: Book, job_id: str, usd: float, conf: Settings = CONF, least: int = 1) -> int:
-    return book.reserve(job_id, "task", round(usd * USD), least, conf, "label", 1)
+    return anyio.run(in_turn, nobody, book.reserve, job_id, "task", round(usd * USD), least, conf, "label", 1)
+
+
+async def nobody(_: str) -> None: ...
 
 
 def test_what_is_held_is_no_more_to_spend_and_the_real_cost_takes_its_place(tmp_path: Path) -> None:
@@ -112,3 +117,22 @@ def test_a_full_disk_is_said_and_holds_nothing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(FarmhandError, match="disk is full"):
         book.reserve("b", "task", USD, 1, CONF, "x" * 10_000, 1)
     assert book.rooms(CONF)[1].held == 0.1 * USD
+
+
+def test_a_call_says_whom_it_waits_for_and_in_the_end_that_nothing_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.1)
+    book, told = Book(tmp_path, "one"), []
+
+    async def tell(what: str) -> None:
+        told.append(what)
+
+    reserve(book, "a", 0.1)
+    with closing(sqlite3.connect(book.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BookHeld, match=f"another process holds the book .*{book.path}") as held:
+            anyio.run(in_turn, tell, book.find, "a")
+    assert "nothing is sent" in held.value.hint
+    assert {*told} == {f"waiting: {held.value.message}"}
+    assert reserve(book, "b", 0.1) == 0.1 * USD

@@ -82,3 +82,11 @@ async def test_what_has_no_id_is_answered_to_nobody(stdin: Path) -> None:
     deep = "[" * 300 + "]" * 300
     found = await read(stdin, f'{deep}\n{{"method": "x", "params": {{"id": 5, "a": {deep}}}}}\n'.encode())
     assert [line.strip() for line in found] == ["", ""]
+
+
+async def test_each_request_of_a_batch_is_answered_under_its_own_id(stdin: Path) -> None:
+    batch = [{"id": 1, "method": "ping"}, {"method": "notifications/x"}, 5, {"id": "b", "method": "tools/list"}]
+    found = await read(stdin, f" {json.dumps(batch)}\n[]\n[1\n{{}}\n".encode())
+    assert [json.loads(line)["id"] for line in found[:2]] == [1, "b"]
+    assert "send each in a line of its own" in json.loads(found[0])["method"]
+    assert found[2:] == ["[1\n", "{}\n"]

@@ -74,6 +74,12 @@ def test_files_with_secrets_are_refused_by_name(root: Path, name: str) -> None:
         Paths([root]).files([name])
 
 
+def test_what_they_hold_counts_in_utf_16_too(root: Path) -> None:
+    (root / "text.txt").write_text("-----BEGIN RSA PRIVATE KEY-----\nx", "utf-16")
+    with pytest.raises(Refused, match="holds a key"):
+        Paths([root]).files(["text.txt"])
+
+
 def test_what_they_hold_counts_as_well_and_an_example_is_none(root: Path) -> None:
     (root / "notes.txt").write_text(f"the key is {KEY}")
     (root / "text.txt").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.settings import Settings, farm_name, old_spool_name, spool_name
 from farmhand.offline import spool as spool_module
 from farmhand.offline.spool import Spool, SpooledTask, open_spool
@@ -261,3 +262,16 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
         mine = [entry.id for entry in waiting if entry.id.startswith(name)]
         assert mine == sorted(mine)
     assert all(json.loads(entry.path.read_text())["sent"] == "" for entry in waiting)
+
+
+def test_a_spool_that_another_process_holds_is_said_to_be_held(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_LOCK_S", 0.1)
+    spool.add(task("a"))
+    with open(spool.directory / "lock", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(FarmhandError, match="another process holds the spool") as held:
+            spool.add(task("b"))
+    # Exit 1: nobody may take it for a task that was not sent.
+    assert (held.value.code, held.value.exit_code) == ("spool_held", 1)
+    assert [entry.id for entry in spool.waiting()] == ["a"]
+    assert spool.add(task("b")).id == "b"

@@ -14,6 +14,7 @@ import msgspec
 
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.reader import MessageReader
+from farmhand.core.readable import CUT_OFF
 from farmhand.core.request_body import request_body
 from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
 from farmhand.core.task import Result, Task
@@ -23,8 +24,6 @@ from farmhand.meter.meter import Meter
 from farmhand.meter.sse import EventDecoder
 
 HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
-#: Stop reasons of an unfinished answer. Structured output is incomplete then.
-_CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the end of the model's context"}
 _FENCED = re.compile(r"\s*```[a-z]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
@@ -71,8 +70,8 @@ async def result_of(task: Task, reader: MessageReader) -> Result:
         raise EngineError("refusal", "the model declined to answer this prompt", hint="rephrase the prompt")
     if task.schema is None:
         return Result(id=task.id, state="succeeded", text=reader.text, stop_reason=stop_reason)
-    if stop_reason in _CUT_OFF:
-        raise EngineError("no_answer", f"the answer was cut off at {_CUT_OFF[stop_reason]}", hint="raise --max-tokens")
+    if stop_reason in CUT_OFF:  # structured output is incomplete then
+        raise EngineError("no_answer", f"the answer was cut off at {CUT_OFF[stop_reason]}", hint="raise --max-tokens")
     written = reader.tool_input
     if not written:
         # A model that was not forced to use the tool may have put the JSON into its text, perhaps in a Markdown fence.

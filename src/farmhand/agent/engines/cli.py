@@ -22,6 +22,7 @@ from farmhand.agent.engines.sandboxes import SandboxPool, unit_of
 from farmhand.agent.task_files import TaskFiles, TaskOutputs
 from farmhand.core import claude
 from farmhand.core.keys import redact
+from farmhand.core.readable import CUT_OFF
 from farmhand.core.request_body import as_object
 from farmhand.core.schemas import MAX_ANSWER
 from farmhand.core.task import BUNDLE_REF, TASK_OUTPUTS, TRANSCRIPT, Result, Task
@@ -173,7 +174,8 @@ async def _judge(task: Task, grant: Grant, output: CliOutput) -> Result:
         raise grant.problem
     if grant.cut_short:
         if task.schema is not None:
-            raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
+            where = CUT_OFF["max_tokens"]
+            raise EngineError("no_answer", f"the answer was cut off at {where}", hint="raise --max-tokens")
         # The CLI drops the text so far.
         return Result(id=task.id, state="succeeded", text=streamed, stop_reason="max_tokens")
     if ended.rc != 0 or said is None or said.is_error or not said.num_turns:

@@ -82,8 +82,8 @@ def _check(task: Task, config: Config) -> None:
     if broken is not None:
         raise UsageError(f"{where}: {broken.message}", code=broken.code, hint=broken.hint)
     if task.timeout_s > config.task_timeout_max_s:
-        limit = f"timeout_s must be 0 to {config.task_timeout_max_s:g}, this host's limit"
-        raise UsageError(f"{where}: {limit}", code="invalid_task")
+        limit = f"{where}: its time of {task.timeout_s:g} s is over this host's limit, {config.task_timeout_max_s:g} s"
+        raise UsageError(limit, code="invalid_task", hint="a shorter --timeout, or 0 for the limit")
     if config.credential == "plan" and task.resolved_engine != "cli":
         message = f"{where}: on a token of your plan only the claude CLI may run, and this task is for the API"
         raise Refused(message, code="subscription_cli_only", hint="--engine cli")

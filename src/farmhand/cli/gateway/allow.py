@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import UsageError
 from farmhand.core.money import plain
+from farmhand.core.readable import local_time
 from farmhand.gateway import config, control
 
 
@@ -51,7 +51,7 @@ def command(
 
 def text(given: dict[str, Any]) -> str:
     """Return an allowance as words."""
-    until = time.strftime("%H:%M:%S", time.localtime(given["until"]))
+    until = local_time(given["until"], "%H:%M:%S")
     classes = "all classes" if len(given["classes"]) == len(config.CLASSES) else ", ".join(given["classes"])
     spent = f", {plain(given['spent_pico'])} of it used" if given["spent_pico"] else ""
     return f"metered is allowed for {classes} until {until}, up to US$ {plain(given['limit_pico'])}{spent}"

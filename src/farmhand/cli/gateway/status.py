@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from farmhand.cli.gateway.allow import text
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.money import plain
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, local_time
 from farmhand.gateway import config, control
 
 
@@ -25,7 +24,7 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["started_at"]))
+    since = local_time(found["started_at"])
     stops = ", stops" if found["draining"] else ""
     turns = counted(found["open_turns"], "turn")
     yield f"gateway {found['version']} on {found['listen']} since {since}, {turns} open{stops}"

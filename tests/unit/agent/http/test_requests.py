@@ -70,3 +70,9 @@ def test_a_figure_out_of_its_range_is_one_clear_line(task: dict[str, object]) ->
         read_tasks(body(**task), CONFIG)
     assert "\n" not in refusal.value.message
     assert "task" in refusal.value.message
+
+
+def test_a_time_over_the_hosts_limit_is_said_in_words_of_any_caller() -> None:
+    with pytest.raises(UsageError, match=r"task 'a': its time of 7200 s is over this host's limit, 3600 s") as refused:
+        read_tasks(body(timeout_s=7200), Config(task_timeout_max_s=3600))
+    assert "--timeout" in refused.value.hint
