@@ -51,6 +51,7 @@ _MEANINGS = (
         "",
     ),
     (("dubious ownership",), "git cannot fetch it: {said}", "git config --global --add safe.directory PATH", ""),
+    (("No space left on device",), "git cannot fetch it: {said}", "make room, or set TMPDIR to where it is", ""),
     (("",), "git cannot fetch it: {said}", "try: git ls-remote with the same address", ""),
 )
 
@@ -180,7 +181,7 @@ def git(
                 check=False,
             )
         except OSError as error:
-            raise NotConfigured(f"git cannot be started: {error.strerror}", hint="install git") from None
+            raise _no_git(error) from None
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
         told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " ! "))] or lines
@@ -198,8 +199,16 @@ def _own_setup() -> GitSetup:
 @cache
 def _local_names() -> frozenset[str]:
     """Return git's variables that name a repository: set where this command is called by a hook or an alias."""
-    done = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=False)
+    words = ["git", "rev-parse", "--local-env-vars"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise _no_git(error) from None
     return frozenset(done.stdout.split())
+
+
+def _no_git(error: OSError) -> NotConfigured:
+    return NotConfigured(f"git cannot be started: {error.strerror}", hint="install git")
 
 
 def _explained(error: GitFailed, repository: str, ref: str) -> GitFailed:
