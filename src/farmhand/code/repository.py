@@ -81,7 +81,7 @@ def check(repository: str, ref: str) -> None:
     if _LOGIN.match(repository):
         hint = "use git's credential helper: other users can see a command's arguments"
         raise UsageError("the repository's address has a password in it", hint=hint, code="invalid_repository")
-    if ref.startswith(("-", "+")) or not ref or any(c in ref for c in ":*?[\\^~ \t\n") or ".." in ref:
+    if ref.startswith(("-", "+")) or not ref or any(c in ref for c in ":*?[\\^~ \t\n") or ".." in ref or "@{" in ref:
         raise UsageError(f"{ref!r} is not the name of a branch, a tag or a commit", code="invalid_ref")
 
 
@@ -111,7 +111,11 @@ def fetch(repository: str, ref: str, into: Path, *, depth: int = 1, login: Token
         _fetch([*command, ref], git_dir, login)
     except GitFailed as error:
         raise _explained(error, repository, ref) from None
-    commit = git(["rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}"], git_dir).decode().strip()
+    try:
+        commit = git(["rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}"], git_dir).decode().strip()
+    except GitFailed:
+        hint = "a branch, a tag or a whole commit id"
+        raise GitFailed(f"{ref!r} of the repository is no commit", code="no_such_ref", hint=hint) from None
     git(["update-ref", BUNDLE_REF, commit], git_dir)
     bundle = into / "source.bundle"
     git(["bundle", "create", "--quiet", str(bundle), BUNDLE_REF], git_dir)

@@ -233,3 +233,15 @@ def test_without_git_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     repository._local_names.cache_clear()
     with pytest.raises(NotConfigured, match=r"git cannot be started: No such file or directory \(install git\)"):
         fetch(str(tmp_path), "HEAD", tmp_path)
+
+
+def test_a_tag_of_a_file_or_a_tree_is_no_commit(origin: Path, tmp_path: Path) -> None:
+    git("tag", "file", "HEAD:f0", cwd=origin)
+    git("tag", "tree", "HEAD^{tree}", cwd=origin)
+    for number, ref in enumerate(("file", "tree")):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(GitFailed, match=f"'{ref}' of the repository is no commit") as caught:
+            fetch(str(origin), ref, tmp_path / str(number))
+        assert caught.value.code == "no_such_ref"
+    with pytest.raises(UsageError, match="is not the name of a branch"):
+        fetch(str(origin), "main@{1}", tmp_path)
