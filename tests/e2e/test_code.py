@@ -319,6 +319,24 @@ def test_ctrl_c_cancels_the_task(station: Station, origin: Path) -> None:
     assert "task cancelled" in err
 
 
+def test_ctrl_c_while_it_pushes_keeps_the_changes(station: Station, origin: Path, tmp_path: Path) -> None:
+    hook = origin / ".git/hooks/pre-receive"
+    hook.write_text(f"#!/bin/sh\n: > {tmp_path}/pushing\nexec sleep 100\n")
+    hook.chmod(0o755)
+    station.does("echo three >> f")
+    process = station.start(str(origin), "change it", "--trust", "--push", "b")
+    for _ in range(1200):
+        if (tmp_path / "pushing").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    (kept,) = (station.home / ".local/state/farmhand/code").iterdir()
+    assert f"its changes so far are in {kept}/changes.patch" in err
+    assert "+three" in (kept / "changes.patch").read_text()
+
+
 def test_a_trusted_repository_needs_no_word(station: Station, origin: Path) -> None:
     station.environ["FARMHAND_TRUSTED_REPOS"] = f"https://example.org/*, {origin.parent}/*"
     station.does("echo three >> f")

@@ -9,28 +9,44 @@ import sys
 
 def main() -> None:
     """Run `farmhand VERB …`."""
-    if sys.argv[1:2] == ["run"]:
-        _run("farmhand", sys.argv[2:])
-    from farmhand.cli.app import execute, farmhand
+    with _Start():
+        if sys.argv[1:2] == ["run"]:
+            _run("farmhand", sys.argv[2:])
+        from farmhand.cli.app import execute, farmhand
 
-    execute(farmhand, "farmhand")
+        execute(farmhand, "farmhand")
 
 
 def claude_cheap() -> None:
     """Run `claude-cheap …`, which is `farmhand run …`."""
-    _run("claude-cheap", sys.argv[1:])
-    from farmhand.cli.app import execute
-    from farmhand.cli.run import command
+    with _Start():
+        _run("claude-cheap", sys.argv[1:])
+        from farmhand.cli.app import execute
+        from farmhand.cli.run import command
 
-    execute(command, "claude-cheap")
+        execute(command, "claude-cheap")
 
 
 def claude_agent_aws() -> None:
     """Run `claude-agent-aws …`, which is `farmhand code …`."""
-    from farmhand.cli.app import execute
-    from farmhand.cli.code import command
+    with _Start():
+        from farmhand.cli.app import execute
+        from farmhand.cli.code import command
 
-    execute(command, "claude-agent-aws")
+        execute(command, "claude-agent-aws")
+
+
+class _Start:
+    """A context in which Ctrl-C ends the program without a traceback, before there is anything that could say so."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            try:
+                os.write(2, b"farmhand: stopped\n")
+            finally:
+                os._exit(130)
 
 
 def completes(program: str) -> bool:

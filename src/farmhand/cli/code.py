@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shutil
+import re
 import sys
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 
 from farmhand.cli import render, task_options
 from farmhand.cli.amount import MAX_USD
+from farmhand.cli.code_kept import empty_directory, keep, keep_patch, write_result
 from farmhand.cli.code_runs import FARGATE, CodeRun, DockerRun, FargateRun
 from farmhand.cli.prompt import assemble
 from farmhand.cli.say import note
@@ -24,20 +25,17 @@ from farmhand.code.changes import Changes, PatchRefused
 from farmhand.code.login import check_url
 from farmhand.code.repository import FetchedCommit
 from farmhand.core.decoding import as_name, as_names, as_text
-from farmhand.core.errors import FarmhandError, UsageError, from_result
-from farmhand.core.files import xdg
+from farmhand.core.errors import UsageError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.readable import counted, printable
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
-from farmhand.core.task import PATCH, TASK_OUTPUTS
+from farmhand.core.task import PATCH
 from farmhand.core.task_access import CloneOrder
 from farmhand.places import docker
 
 #: Seconds for a task where no time is given: work on a repository takes longer than an answer.
 TIMEOUT_S = 1800.0
-#: How many tasks' changes are kept that nobody has named a place for.
-KEPT = 20
 TOOLS = ("Bash", "Edit", "Glob", "Grep", "Read", "Write")
 
 
@@ -138,7 +136,7 @@ def command(
         "tools": as_names(tools, "--tools") or list(TOOLS),
         "timeout_s": conf.timeout_s or TIMEOUT_S,
         "max_usd": max_usd,
-        "labels": {"repo": where[-200:]},
+        "labels": {"repo": os.fsencode(where).decode("utf-8", "replace")[-200:]},
         # Its commit is known when it is fetched.
         "repo": {"commit": "0" * 40, "subdir": _plain(subdir)},
     }
@@ -158,7 +156,7 @@ def command(
         if conf.place == FARGATE
         else DockerRun(conf, task)
     )
-    target = None if out is None else _empty_directory(out)
+    target = None if out is None else empty_directory(out)
     with (
         Stoppable() as stoppable,
         run.cancelled(stoppable),
@@ -176,9 +174,10 @@ def command(
                 changes.check_push(source, where, push)
             task["repo"] |= {"commit": source.commit, "shallow": list(source.shallow)}
         result = run.run(source, directory, stoppable, quiet=as_json or as_patch)
+        notes: list[str] = []
         try:
             patch = (directory / PATCH).read_bytes()
-            _keep(target, directory, result)
+            keep(target, directory, result)
             if (failure := from_result(result)) is not None:
                 raise failure
             if source is None:
@@ -186,19 +185,21 @@ def command(
             else:
                 found = changes.judge(source, patch, allow_ci=allow_ci_changes)
                 result["repo"] = _about(source, found, patch)
-            notes = [_summary(found)]
+            notes.append(_summary(found))
             if source is not None and push is not None and found is not None:
                 changes.check_lfs(source, found)
                 changes.push(source, changes.commit(source, found, _message(prompt, result)), where, push)
                 result["repo"]["branch"] = push
                 notes.append(f"pushed to the new branch {push}")
-            _write_result(target, result)
-        except FarmhandError:
-            if where_kept := _save(target, directory, result):
+            write_result(target, result)
+        except BaseException:  # Ctrl-C, too
+            for line in notes:
+                note(line)
+            if where_kept := keep_patch(target, directory, result):
                 note(f"its changes so far are in {where_kept}: read them before you apply them")
             raise
         # A patch that is printed is kept as well: the pipe may be closed, or `git apply` may not take it.
-        if not (target or push) and (where_kept := _save(None, directory, result)):
+        if not (target or push) and (where_kept := keep_patch(None, directory, result)):
             notes.append(f"the patch is in {where_kept}")
     if as_patch:
         return VerbResult(result, lambda: _write(patch), notes=notes)
@@ -209,10 +210,22 @@ def command(
 
 def _choose(conf: Settings, where: str, place: str, *, trust: bool) -> str:
     """Return the place for the repository: containers on this machine only if the operator says so."""
-    patterns = [pattern.strip() for pattern in conf.trusted_repos.split(",") if pattern.strip()]
     if place != "auto":
         return place
-    return docker.NAME if trust or any(fnmatchcase(where, pattern) for pattern in patterns) else FARGATE
+    return docker.NAME if trust or _trusted(conf, where) else FARGATE
+
+
+def _trusted(conf: Settings, where: str) -> bool:
+    """Return whether a pattern of the settings names the repository: a directory's whole path, or an address.
+
+    No pattern names an address with `..` in it, since the server is asked for another one.
+    """
+    if os.path.isdir(where):
+        where = os.path.abspath(where)
+    elif ".." in re.split("[/:]", unquote(where)):
+        return False
+    patterns = [pattern.strip() for pattern in conf.trusted_repos.split(",") if pattern.strip()]
+    return any(fnmatchcase(where, pattern) for pattern in patterns)
 
 
 def _check_clone(conf: Settings, where: str, push: str | None) -> None:
@@ -263,61 +276,6 @@ def _summary(found: Changes | None) -> str:
 def _message(prompt: str, result: dict[str, Any]) -> str:
     subject = " ".join(prompt.split())[:72]
     return f"{subject}\n\n{render.answer_text(result).strip()[:4000]}\n"
-
-
-def _empty_directory(name: str) -> Path:
-    """Return the directory for the results, made if it is missing. Raise UsageError if it is not empty."""
-    if not name:
-        raise UsageError("--out '' is not the name of a directory")
-    path = Path(name)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise UsageError(f"--out {name} is not empty", hint="name a new directory")
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise UsageError(f"--out {name}: no permission to write there")
-    except OSError as error:
-        raise UsageError(f"--out {name}: {error.strerror}") from None
-    return path
-
-
-def _keep(target: Path | None, directory: Path, result: dict[str, Any]) -> None:
-    """Copy what came back to `target`. The patch is kept even if it is refused: to be read, not to be applied."""
-    if target is None:
-        return
-    _write_result(target, result)
-    try:
-        for name in TASK_OUTPUTS:
-            if (directory / name).stat().st_size:
-                shutil.copyfile(directory / name, target / name)
-    except OSError as error:
-        raise FarmhandError(f"{target} cannot be written: {error.strerror}", code="no_space") from None
-
-
-def _save(target: Path | None, directory: Path, result: dict[str, Any]) -> Path | None:
-    """Keep a patch that has been paid for, and return where: in `target`, or in a directory with the last KEPT ones."""
-    if not (directory / PATCH).stat().st_size:
-        return None
-    if target is None or not (target / PATCH).exists():
-        target = Path(xdg("XDG_STATE_HOME"), "farmhand", "code", str(result["id"]))
-        try:
-            target.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for old in sorted(target.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
-            _keep(target, directory, result)
-        except (FarmhandError, OSError) as error:
-            note(f"its changes cannot be kept: {error}")
-            return None
-    return target / PATCH
-
-
-def _write_result(target: Path | None, result: dict[str, Any]) -> None:
-    if target is None:
-        return
-    try:
-        (target / "result.json").write_text(render.json_text(result, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise FarmhandError(f"{target} cannot be written: {error.strerror}", code="no_space") from None
 
 
 def _write(patch: bytes) -> None:

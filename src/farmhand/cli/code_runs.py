@@ -13,7 +13,7 @@ from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.waiting import WaitLine
 from farmhand.code.repository import FetchedCommit
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.readable import printable
 from farmhand.core.settings import Settings
@@ -85,7 +85,9 @@ class DockerRun:
         self._key = credential(conf)
         if holds_key(task, self._key):
             raise UsageError("the API key itself stands in the task", hint="take it out", code="key_in_task")
-        self._transport = docker.host(conf).transport(conf.connect_timeout_s)
+        host = docker.host(conf)
+        self._agent = host.address
+        self._transport = host.transport(conf.connect_timeout_s)
         self._span: TaskSpan | None = None
 
     @contextmanager
@@ -133,9 +135,16 @@ class DockerRun:
                 live.end()
         if self._span is not None:
             self._span.at_agent(result, client)
-        for name, most in TASK_OUTPUTS.items():
-            with (directory / name).open("wb") as file:
-                client.get_file(self._task["id"], name, file, most)
+        try:
+            for name, most in TASK_OUTPUTS.items():
+                with (directory / name).open("wb") as file:
+                    client.get_file(self._task["id"], name, file, most)
+        except (WireError, OSError) as error:
+            said = error.message if isinstance(error, WireError) else f"{directory}: {error.strerror}"
+            hint = f"docker cp {self._agent}:/var/lib/farmhand/files/{self._task['id']} . has them"
+            raise FarmhandError(
+                f"the task has ended, and its files cannot be fetched: {said}", hint=hint, code="files_left"
+            ) from None
         return result
 
 

@@ -8,6 +8,7 @@ when it has ended. Standard library only, except for the wall's filter.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -20,8 +21,10 @@ from pathlib import Path
 from farmhand.cloud.confine import confine
 
 #: The users of this worker's sandboxes. The kernel counts a user's processes over all containers of a machine, so each
-#: worker has users of its own.
-FIRST_UID, UIDS = int(os.environ.get("FARMHAND_FIRST_UID", "20000")), 1000
+#: worker has users of its own. The second numbers are for an engine that gives its containers 65536 users only.
+WANTED_UID, UIDS = int(os.environ.get("FARMHAND_FIRST_UID", "20000")), 1000
+FEW_UIDS = range(2000, 62_000, UIDS)
+MAPS = ("uid_map", "gid_map")
 #: Seconds to wait for the meter's socket after the start: the containers start at the same moment.
 READY_S = 60.0
 NOT_READY = 70
@@ -50,7 +53,7 @@ class Launcher:
         self._work = work
         self._agent = agent
         self._uids: dict[int, int] = {}
-        self._next = 0
+        self._first_uid, self._next = first_uid(WANTED_UID, *(Path("/proc/self", name).read_text() for name in MAPS)), 0
         self._stopping = False
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -119,10 +122,31 @@ class Launcher:
         """Return a user that no sandbox has; one that has ended is used again as late as possible."""
         used = set(self._uids.values())
         while True:
-            uid = FIRST_UID + self._next % UIDS
+            uid = self._first_uid + self._next % UIDS
             self._next += 1
             if uid not in used:
                 return uid
+
+
+def first_uid(wanted: int, *maps: str) -> int:
+    """Return the first of UIDS users that exist here, by the maps of users and groups: `wanted` if it does.
+
+    Where the engine runs without root, or with userns-remap, a container has 65536 users. Raise OSError if none of
+    FEW_UIDS exist. Source: user_namespaces(7).
+    """
+    ranges = [[[int(word) for word in row.split()] for row in text.splitlines()] for text in maps]
+
+    def exists(first: int) -> bool:
+        return all(
+            any(inside <= first and first + UIDS <= inside + size for inside, _, size in rows) for rows in ranges
+        )
+
+    few = [first for first in FEW_UIDS if exists(first)]
+    if exists(wanted):
+        return wanted
+    if not few:
+        raise OSError(errno.EINVAL, "this container has too few users for its sandboxes")
+    return few[wanted // UIDS % len(few)]
 
 
 def _peer_uid(line: socket.socket) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +13,23 @@ from farmhand.code.repository import FetchedCommit, GitFailed, git
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.task import MAX_PATCH_BYTES
 
-#: Files that other programs act on: CI servers, git, editors, shells and coding agents. Of all whose names begin with
-#: .git only two are not: .gitignore makes git run nothing, and .gitkeep is a habit.
+#: Files that other programs act on, and directories of them: of CI servers, git, editors, shells and coding agents. A
+#: name without what is below it counts too: it could be a link to another directory. Of all that begin with .git only
+#: two do not: .gitignore makes git run nothing, and .gitkeep is a habit.
 _ACTED_ON = re.compile(
     r"(?:^|/)(?:"
-    r"\.git(?!(?:ignore|keep)\Z)[^/]*(?:/.*)?|\.circleci/.*|\.travis\.yml|azure-pipelines[^/]*\.ya?ml"
-    r"|Jenkinsfile[^/]*|\.drone\.ya?ml|\.woodpecker(?:/.*|\.ya?ml)|bitbucket-pipelines\.ya?ml|\.buildkite/.*"
-    r"|\.forgejo/.*|buildspec\.ya?ml|cloudbuild\.ya?ml|\.husky/.*"
-    r"|\.pre-commit-config\.ya?ml|\.envrc|\.vscode/.*|\.idea/.*|\.devcontainer(?:/.*|\.json)|\.mcp\.json"
-    r"|\.(?:claude|cursor|codex|gemini|windsurf)/.*|\.(?:cursor|windsurf|cline)rules(?:/.*)?"
-    r"|(?:CLAUDE|CLAUDE\.local|AGENTS|AGENTS\.override|GEMINI)\.md"
-    r")\Z",
+    r"\.git(?!(?:ignore|keep)\Z)[^/]*"
+    r"|\.circleci|\.travis\.ya?ml|azure-pipelines[^/]*\.ya?ml|Jenkinsfile[^/]*|\.drone\.ya?ml|\.woodpecker(?:\.ya?ml)?"
+    r"|bitbucket-pipelines\.ya?ml|\.buildkite|\.forgejo|buildspec\.ya?ml|cloudbuild\.ya?ml|\.cirrus\.ya?ml"
+    r"|\.?appveyor\.ya?ml|\.semaphore|\.teamcity|\.tekton|\.build\.ya?ml|\.builds|\.?zuul(?:\.ya?ml|\.d)"
+    r"|\.husky|\.pre-commit-config\.ya?ml|\.?lefthook(?:-local)?(?:\.(?:ya?ml|toml|json))?"
+    r"|\.envrc|\.vscode|[^/]*\.code-workspace|\.idea|\.devcontainer(?:\.json)?|\.zed|\.fleet"
+    r"|\.exrc|\.nvimrc|\.nvim\.lua|\.dir-locals(?:-2)?\.el"
+    r"|\.mcp\.json|\.(?:claude|claude-plugin|cursor|codex|gemini|windsurf|agents|opencode|roo|kilocode|kiro|amazonq|augment)"
+    r"|\.(?:junie|qwen|continue|factory|crush|pi|trae)|opencode\.jsonc?|\.?crush\.json|\.aider\.conf\.ya?ml|\.goosehints"
+    r"|\.(?:cursor|windsurf|cline|roo|continue)rules"
+    r"|(?:CLAUDE|CLAUDE\.local|AGENTS?|AGENTS\.override|GEMINI|QWEN|CRUSH|WARP)\.md"
+    r")(?:/.*)?\Z",
     re.IGNORECASE | re.DOTALL,
 )
 _LINK, _SUBMODULE = "120000", "160000"
@@ -62,8 +69,9 @@ def judge(source: FetchedCommit, patch: bytes, *, allow_ci: bool = False) -> Cha
     finally:
         index.unlink(missing_ok=True)
     changed = git(["diff-tree", "-r", "-z", "--raw", "--no-renames", source.commit, tree], source.git_dir)
+    reached = () if allow_ci else _reached(source)
     for mode, blob, path in _rows(changed):
-        _check_path(source, mode, blob, path, allow_ci=allow_ci)
+        _check_path(source, mode, blob, path, reached, allow_ci=allow_ci)
     counted = git(["diff-tree", "-r", "-z", "--numstat", "--no-renames", source.commit, tree], source.git_dir)
     rows = [row.split(b"\t") for row in counted.split(b"\0") if row.count(b"\t") >= 2]
     added, removed = (sum(int(row[column]) for row in rows if row[column] != b"-") for column in (0, 1))
@@ -153,7 +161,31 @@ def _rows(raw: bytes) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _check_path(source: FetchedCommit, mode: str, blob: str, path: str, *, allow_ci: bool) -> None:
+def _reached(source: FetchedCommit) -> tuple[str, ...]:
+    """Return the paths of the commit to which its links lead that other programs act on: AGENTS.md → docs/agents.md."""
+    listed = git(["ls-tree", "-r", "-z", source.commit], source.git_dir).split(b"\0")
+    links = {}
+    for head, _, name in (row.partition(b"\t") for row in listed if row.startswith(_LINK.encode())):
+        links[name.decode("utf-8", "surrogateescape")] = head.split()[2].decode("ascii")
+    found: set[str] = set()
+    # A link may lead to another one.
+    while wanted := [path for path in links if _ACTED_ON.search(path) or _in(path, found)]:
+        found |= {_target(source, links.pop(path), path) for path in wanted}
+    return tuple(found)
+
+
+def _target(source: FetchedCommit, blob: str, path: str) -> str:
+    target = git(["cat-file", "blob", blob], source.git_dir).decode("utf-8", "surrogateescape")
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+
+def _in(path: str, places: Collection[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def _check_path(
+    source: FetchedCommit, mode: str, blob: str, path: str, reached: Collection[str], *, allow_ci: bool
+) -> None:
     shown = ascii(path)[1:-1]
     if mode == _SUBMODULE:
         raise PatchRefused(f"the patch makes {shown} a submodule", code="patch_unsafe")
@@ -166,6 +198,6 @@ def _check_path(source: FetchedCommit, mode: str, blob: str, path: str, *, allow
         out = odd or posixpath.isabs(target) or there.startswith("../") or there == ".."
         if out or ".git" in there.lower().split("/"):
             raise PatchRefused(f"the patch makes {shown} a link out of the repository", code="patch_unsafe")
-    if not allow_ci and _ACTED_ON.search(path):
+    if not allow_ci and (_ACTED_ON.search(path) or _in(path, reached)):
         hint = "read it, then --allow-ci-changes"
         raise PatchRefused(f"the patch changes {shown}, which other programs act on", hint=hint, code="patch_acted_on")

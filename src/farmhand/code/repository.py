@@ -51,6 +51,7 @@ _MEANINGS = (
         "",
     ),
     (("dubious ownership",), "git cannot fetch it: {said}", "git config --global --add safe.directory PATH", ""),
+    (("No space left on device",), "git cannot fetch it: {said}", "make room, or set TMPDIR to where it is", ""),
     (("",), "git cannot fetch it: {said}", "try: git ls-remote with the same address", ""),
 )
 
@@ -80,7 +81,7 @@ def check(repository: str, ref: str) -> None:
     if _LOGIN.match(repository):
         hint = "use git's credential helper: other users can see a command's arguments"
         raise UsageError("the repository's address has a password in it", hint=hint, code="invalid_repository")
-    if ref.startswith(("-", "+")) or not ref or any(c in ref for c in ":*?[\\^~ \t\n") or ".." in ref:
+    if ref.startswith(("-", "+")) or not ref or any(c in ref for c in ":*?[\\^~ \t\n") or ".." in ref or "@{" in ref:
         raise UsageError(f"{ref!r} is not the name of a branch, a tag or a commit", code="invalid_ref")
 
 
@@ -110,7 +111,11 @@ def fetch(repository: str, ref: str, into: Path, *, depth: int = 1, login: Token
         _fetch([*command, ref], git_dir, login)
     except GitFailed as error:
         raise _explained(error, repository, ref) from None
-    commit = git(["rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}"], git_dir).decode().strip()
+    try:
+        commit = git(["rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}"], git_dir).decode().strip()
+    except GitFailed:
+        hint = "a branch, a tag or a whole commit id"
+        raise GitFailed(f"{ref!r} of the repository is no commit", code="no_such_ref", hint=hint) from None
     git(["update-ref", BUNDLE_REF, commit], git_dir)
     bundle = into / "source.bundle"
     git(["bundle", "create", "--quiet", str(bundle), BUNDLE_REF], git_dir)
@@ -180,7 +185,7 @@ def git(
                 check=False,
             )
         except OSError as error:
-            raise NotConfigured(f"git cannot be started: {error.strerror}", hint="install git") from None
+            raise _no_git(error) from None
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
         told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " ! "))] or lines
@@ -198,8 +203,16 @@ def _own_setup() -> GitSetup:
 @cache
 def _local_names() -> frozenset[str]:
     """Return git's variables that name a repository: set where this command is called by a hook or an alias."""
-    done = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=False)
+    words = ["git", "rev-parse", "--local-env-vars"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise _no_git(error) from None
     return frozenset(done.stdout.split())
+
+
+def _no_git(error: OSError) -> NotConfigured:
+    return NotConfigured(f"git cannot be started: {error.strerror}", hint="install git")
 
 
 def _explained(error: GitFailed, repository: str, ref: str) -> GitFailed:

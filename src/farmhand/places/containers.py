@@ -20,7 +20,7 @@ from pathlib import Path
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import NotConfigured, WireError
 from farmhand.core.files import xdg
-from farmhand.places.image import Say, docker, ensure
+from farmhand.places.image import EngineSilent, Say, docker, ensure
 from farmhand.wire.transport import ProcessTransport
 
 #: Capabilities of the launcher: another user per task, its directory, its end. Each task's process drops them.
@@ -113,9 +113,11 @@ class ContainerPair:
         return walls[0] if running == "true" and walls else ""
 
     def exists(self) -> bool:
-        """Return whether the agent's container runs. Where no pair was ever started, Docker is not asked."""
+        """Return whether the agent's container runs, or may run. Docker is not asked where no pair was ever started."""
         try:
             return self._lock.exists() and bool(self._spec(self.agent))
+        except EngineSilent:  # whoever asks the agent then says so
+            return True
         except NotConfigured:  # no engine, so no container
             return False
 
@@ -179,7 +181,7 @@ class ContainerPair:
         """Wait until agent and launcher accept connections: a socket's file may be that of the containers before."""
         until = time.monotonic() + _READY_S
         probe = ["docker", "exec", "--user", "900:900", self.agent, "/usr/bin/python3", "-I", "-S", "-c", _PROBE]
-        while subprocess.run(probe, env=scrubbed(), capture_output=True, check=False).returncode:
+        while not self._answers(probe):
             for name in (self.agent, self.worker):
                 if time.monotonic() > until or not self._spec(name):
                     said = docker("logs", "--tail", "1", name, errors=True).strip() or "it says nothing"
@@ -187,11 +189,23 @@ class ContainerPair:
             time.sleep(0.1)
         self._ready.touch()
 
+    def _answers(self, probe: Sequence[str]) -> bool:
+        try:
+            done = subprocess.run(probe, env=scrubbed(), capture_output=True, check=False, timeout=_READY_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other commands of this user from starting the same pair."""
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("w") as lock:
+        """Keep other commands of this user from starting the same pair. Raise NotConfigured."""
+        try:
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._lock.open("w")
+        except OSError as error:
+            hint = "set XDG_STATE_HOME to a directory that can be"
+            raise NotConfigured(f"{self._lock} cannot be written: {error.strerror}", hint=hint) from None
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

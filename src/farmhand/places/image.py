@@ -40,7 +40,15 @@ _GLIBC = ("2_17", "2_28", "2_34", "2014")
 #: Seconds that a program has to end by itself when this one is stopped.
 _END_S = 20.0
 
+#: Seconds that an engine has for what is asked, and for what it does beside the time that it is given.
+_ANSWER_S, _DONE_S = 30.0, 120.0
+_QUESTIONS = frozenset({"image", "inspect", "logs"})
+
 Say = Callable[[str], None]
+
+
+class EngineSilent(NotConfigured):
+    """Docker's engine takes the connection and does not answer."""
 
 
 def ensure(checkout: Path, say: Say, base: str = "") -> str:
@@ -145,6 +153,7 @@ def docker(*words: str, fine: str = "", errors: bool = False) -> str:
 
     `errors` adds its stderr.
     """
+    within_s = _ANSWER_S if words[0] in _QUESTIONS else _DONE_S
     try:
         done = subprocess.run(
             ["docker", *words],
@@ -153,7 +162,12 @@ def docker(*words: str, fine: str = "", errors: bool = False) -> str:
             stderr=subprocess.STDOUT if errors else subprocess.PIPE,
             text=True,
             check=False,
+            timeout=within_s,
         )
+    except subprocess.TimeoutExpired:
+        raise EngineSilent(
+            f"docker {words[0]}: its engine has not answered for {within_s:g} s", hint="see: docker info"
+        ) from None
     except OSError as error:
         raise NotConfigured(f"docker cannot be started: {error.strerror}", hint="install docker.io") from None
     if done.returncode == 0:

@@ -133,7 +133,10 @@ class Client:
         return int(answer["bytes"])
 
     def get_file(self, task_id: str, name: str, target: IO[bytes], most: int) -> bool:
-        """Write a file that a task has left to `target`. Return False if there is none. Raise WireError."""
+        """Write a file that a task has left to `target`. Return False if there is none.
+
+        Raise WireError, and what `target` raises.
+        """
         response = self.request("GET", message.path_of("files", task_id, name))
         if response.status != 200:
             try:
@@ -143,14 +146,17 @@ class Client:
                     return False
                 raise
         response.allow(most)
-        try:
-            while piece := response.read1():
-                most -= len(piece)
-                if most < 0:
-                    raise message.bad_answer(self.transport.name, f"a file {name} that is too long")
-                target.write(piece)
-        except (HTTPException, OSError) as error:
-            raise self._broken(error, answered=True) from None
+        while True:
+            try:
+                piece = response.read1()
+            except (HTTPException, OSError) as error:
+                raise self._broken(error, answered=True) from None
+            if not piece:
+                break
+            most -= len(piece)
+            if most < 0:
+                raise message.bad_answer(self.transport.name, f"a file {name} that is too long")
+            target.write(piece)
         if response.will_close:
             self.close()
         return True

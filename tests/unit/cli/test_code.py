@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.cli import code
+from farmhand.core.settings import Settings
+
 URL = "https://example.org/x.git"
 CODE = ("code", URL, "do it", "--place", "fargate")
 
@@ -43,3 +46,36 @@ def test_it_is_refused_in_one_line(tmp_path: Path, arguments: list[str], status:
     found, out, err = farmhand(tmp_path, *arguments)
     assert (found, out, err.count("\n")) == (status, "", 1), err
     assert said in err
+
+
+def test_a_directory_whose_name_is_not_unicode_can_be_named(tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.mkdir(odd)
+    found, _, err = farmhand(tmp_path, "code", odd, "x", "--trust")
+    assert found == 3, err
+    assert "repos.env cannot be read" in err
+
+
+@pytest.mark.parametrize(
+    ("where", "trusted"),
+    [
+        ("https://example.org/me/x", True),
+        ("https://example.org/me/../other/x", False),
+        ("https://example.org/me/%2E%2e/other/x", False),
+        ("https://example.org/other/x", False),
+        ("git@example.org:me/x", True),
+        ("git@example.org:me/../other/x", False),
+        ("{home}/src/x", True),
+        (".", True),
+        ("{home}/src/../other", False),
+    ],
+)
+def test_a_pattern_trusts_what_git_will_ask_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, trusted: bool
+) -> None:
+    for name in ("src/x", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "src/x")
+    conf = Settings(trusted_repos=f"https://example.org/me/*, git@example.org:me/*, {tmp_path}/src/*")
+    chosen = code._choose(conf, where.format(home=tmp_path), "auto", trust=False)
+    assert chosen == ("docker" if trusted else "fargate")

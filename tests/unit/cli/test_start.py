@@ -124,3 +124,23 @@ def test_a_shell_that_completes_is_answered_by_click(environment: dict[str, str]
         check=False,
     )
     assert done.stdout == "plain,--connect-timeout\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "module"),
+    [("main", "app"), ("claude_cheap", "arguments"), ("claude_agent_aws", "code")],
+)
+def test_ctrl_c_while_it_starts_is_one_line(entry: str, module: str) -> None:
+    program = f"""
+import sys
+class Stopped:
+    def find_spec(self, name, path=None, target=None):
+        if name == "farmhand.cli.{module}":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stopped())
+sys.argv[1:] = ["code", "x", "y"]
+from farmhand.cli import {entry}
+{entry}()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "farmhand: stopped\n")

@@ -69,6 +69,8 @@ def test_no_change_is_no_patch(source: FetchedCommit, patch: Made) -> None:
         *("Jenkinsfile", ".circleci/config.yml", ".claude/settings.json", ".mcp.json", ".vscode/tasks.json", ".envrc"),
         *("a/.github/x\ny.yml", ".github/CODEOWNERS", ".github/dependabot.yml", ".gitlab/ci/x.yml", ".gitpod.yml"),
         *("Jenkinsfile\n", "CLAUDE.md", "sub/AGENTS.md", ".cursorrules", ".codex/x", ".github"),
+        *(".cirrus.yml", "appveyor.yml", "lefthook.yml", ".exrc", "x.code-workspace", ".zed/tasks.json", ".agents/x"),
+        *(".opencode/x", "opencode.json", ".kiro/x", ".roo/x", "QWEN.md", ".aider.conf.yml", ".clinerules"),
         *("a/.husky/pre-commit", "azure-pipelines.yml", ".pre-commit-config.yaml", ".devcontainer/devcontainer.json"),
     ],
 )
@@ -82,6 +84,51 @@ def test_files_that_other_programs_act_on_need_a_word(source: FetchedCommit, pat
         judge(source, made)
     assert (caught.value.code, caught.value.exit_code) == ("patch_acted_on", 5)
     assert judge(source, made, allow_ci=True) is not None
+
+
+@pytest.mark.parametrize("name", [".claude", ".vscode", "sub/.husky", ".circleci", ".cursor", ".agents"])
+def test_a_link_is_no_way_around_a_name(source: FetchedCommit, patch: Made, name: str) -> None:
+    """What is below the name comes under another one then."""
+
+    def work(there: Path) -> None:
+        (there / "tools").mkdir()
+        (there / "tools/settings.json").write_text("{}\n")
+        (there / name).parent.mkdir(exist_ok=True)
+        (there / name).symlink_to("../tools" if "/" in name else "tools")
+
+    with pytest.raises(PatchRefused, match="which other programs act on"):
+        judge(source, patch(work))
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"), [("docs/agents.md", True), ("prompts/deep/new", True), ("prompts/deep", True), ("f0", False)]
+)
+def test_what_a_link_of_the_repository_leads_to_is_acted_on(
+    origin: Path, tmp_path: Path, name: str, refused: bool
+) -> None:
+    for directory in ("docs", ".claude", "prompts/deep"):
+        (origin / directory).mkdir(parents=True)
+    (origin / "docs/agents.md").write_text("a\n")
+    (origin / "AGENTS.md").symlink_to("docs/agents.md")
+    (origin / "prompts/deep/x.md").write_text("x\n")
+    (origin / "skills").symlink_to("prompts/deep")
+    (origin / ".claude/skills").symlink_to("../skills")
+    git("add", ".", cwd=origin)
+    git("commit", "--quiet", "-m", "links", cwd=origin)
+    source = fetch(str(origin), "HEAD", tmp_path)
+    there = unpacked(source, tmp_path / "there")
+    if (there / name).is_dir():
+        (there / name).rename(there / "moved")
+    (there / name).write_text("changed\n")
+    git("add", "--all", cwd=there)
+    git("diff", "--cached", f"--output={tmp_path}/p.patch", source.commit, cwd=there)
+    made = (tmp_path / "p.patch").read_bytes()
+    assert judge(source, made, allow_ci=True) is not None
+    if refused:
+        with pytest.raises(PatchRefused, match="which other programs act on"):
+            judge(source, made)
+    else:
+        assert judge(source, made) is not None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from farmhand.code import repository
 from farmhand.code.repository import GitFailed, fetch
-from farmhand.core.errors import UsageError
+from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.task import BUNDLE_REF
 from tests.support.repositories import git
 
@@ -226,3 +226,22 @@ def test_submodules_are_named(origin: Path, tmp_path: Path) -> None:
     git("submodule", "add", "--quiet", str(origin), "s", cwd=origin)
     git("commit", "--quiet", "-m", "s", cwd=origin)
     assert repository.submodules(fetch(str(origin), "HEAD", tmp_path)) == "s"
+
+
+def test_without_git_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    repository._local_names.cache_clear()
+    with pytest.raises(NotConfigured, match=r"git cannot be started: No such file or directory \(install git\)"):
+        fetch(str(tmp_path), "HEAD", tmp_path)
+
+
+def test_a_tag_of_a_file_or_a_tree_is_no_commit(origin: Path, tmp_path: Path) -> None:
+    git("tag", "file", "HEAD:f0", cwd=origin)
+    git("tag", "tree", "HEAD^{tree}", cwd=origin)
+    for number, ref in enumerate(("file", "tree")):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(GitFailed, match=f"'{ref}' of the repository is no commit") as caught:
+            fetch(str(origin), ref, tmp_path / str(number))
+        assert caught.value.code == "no_such_ref"
+    with pytest.raises(UsageError, match="is not the name of a branch"):
+        fetch(str(origin), "main@{1}", tmp_path)

@@ -197,6 +197,29 @@ def test_an_engine_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         pair().up(lambda _step: None)
 
 
+def test_an_engine_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stuck = tmp_path / "docker"
+    stuck.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
+    stuck.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name in ("_ANSWER_S", "_DONE_S"):
+        monkeypatch.setattr(image, name, 0.2)
+    with pytest.raises(NotConfigured, match=r"docker inspect: its engine has not answered for 0\.2 s"):
+        pair().wall()
+    with pytest.raises(NotConfigured, match="docker stop: its engine has not answered"):
+        pair().down()
+    # Its tasks are not taken for gone: the agent is asked next, and that is said.
+    assert pair().exists()
+
+
+def test_a_home_that_cannot_be_written_is_one_line(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+    with pytest.raises(NotConfigured, match=r"x\.lock cannot be written: Not a directory .*XDG_STATE_HOME"):
+        pair().up(lambda _step: None)
+    assert engine.calls == []
+
+
 def test_a_reason_above_an_exit_status_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `docker network rm` of Docker 28 tells it."""
 
