@@ -85,7 +85,7 @@ class Ways:
 
     def _remove(self) -> None:
         """Remove the containers, but not their network, which has the API's address."""
-        docker("rm", "--force", self.pair.pair.agent, self.pair.pair.worker)
+        docker("rm", "--force", "--volumes", self.pair.pair.agent, self.pair.pair.worker)
 
     def first(self) -> None:
         """Build base and image where they are missing."""

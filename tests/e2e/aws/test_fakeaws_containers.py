@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -182,10 +183,38 @@ def test_what_takes_too_much_memory_is_killed(scene: Scene, small_image: str) ->
     assert (ended["exitCode"], ended["reason"].partition(":")[0]) == (137, "OutOfMemoryError")
 
 
-def test_a_stopped_double_leaves_no_container(small_image: str) -> None:
+@pytest.fixture
+def image_with_volume(small_image: str) -> Iterator[str]:
+    """The same with a directory that is a volume without a name in each container, as our own image has."""
+    text, name = f"FROM {small_image}\nVOLUME /kept\n", f"{small_image}-volume"
+    subprocess.run(["docker", "build", "-q", "-t", name, "-"], input=text, text=True, check=True, capture_output=True)
+    yield name
+    subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
+
+
+def volumes() -> set[str]:
+    """The names of all volumes."""
+    done = subprocess.run(["docker", "volume", "ls", "-q"], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_a_stopped_double_leaves_no_container_and_no_volume(image_with_volume: str) -> None:
     with FakeAws(docker=True) as other:
         scene = Scene(other)
-        arn = scene.run_task(scene.task_definition(scene.containers(small_image, "sleep 60")))
-        other.until(lambda: scene.task(arn)["lastStatus"] == "RUNNING")
+        arns = [
+            scene.run_task(scene.task_definition(scene.containers(image_with_volume, "sleep 60"))) for _ in range(2)
+        ]
+        other.until(lambda: all(scene.task(arn)["lastStatus"] == "RUNNING" for arn in arns))
+        label = f"label=farmhand.fakeaws=fakeaws-{other.url.rpartition(':')[2]}"
+        ids = subprocess.run(
+            ["docker", "ps", "-q", "--filter", label], capture_output=True, text=True, check=True
+        ).stdout.split()
+        form = "{{range .Mounts}}{{.Name}} {{end}}"
+        words = ["docker", "inspect", "--format", form, *ids]
+        mounted = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+        assert mounted & volumes()
+        scene.ecs.stop_task(cluster=scene.cluster, task=arns[0])
+        scene.stopped(arns[0])
         assert left_over(other) != ""
     assert left_over(other) == ""
+    assert mounted & volumes() == set()

@@ -226,7 +226,7 @@ class FakeAws:
 
 def _sweep(name: str) -> None:
     """Remove containers and volumes that have this label."""
-    for listing, remove in ((["ps", "-aq"], ["rm", "-f"]), (["volume", "ls", "-q"], ["volume", "rm", "-f"])):
+    for listing, remove in ((["ps", "-aq"], ["rm", "-fv"]), (["volume", "ls", "-q"], ["volume", "rm", "-f"])):
         words = ["docker", *listing, "--filter", f"label=farmhand.fakeaws={name}"]
         found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
         if found:

@@ -72,7 +72,7 @@ class ContainerRun(Run):
             for thread in self._threads:
                 thread.join(5)
             for container in [*self._containers.values(), *([pause] if pause else [])]:
-                _removed(container, force=True)
+                _removed(container, force=True, v=True)
             for volume in self._volumes.values():
                 _removed(volume, force=True)
 
