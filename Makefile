@@ -98,15 +98,18 @@ e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/base-image
 	@scripts/again_alone $@ $(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/e2e
 
-# Those that wait for containers come first, the longest ones before all. Most of their time is waiting, so three workers more.
-AWS_TESTS = tests/e2e/test_aws_places.py tests/e2e/test_aws_ends.py tests/e2e/test_aws_*.py tests/e2e/aws tests/integration/aws \
-	tests/integration/cloud
+# The first file makes the image; those beside it need none, then come those that wait for containers, the longest first.
+# pytest-xdist gives each worker two files at the beginning. Most of the time is waiting, so four workers more.
+AWS_TESTS = tests/e2e/test_aws_places.py \
+	$(addprefix tests/integration/, aws/test_cloud.py aws/test_aws_batch_ends.py cloud/test_shard.py cloud/test_kinds.py \
+	cloud/test_shard_budget.py aws/test_telemetry.py aws/test_cloudwatch.py) \
+	tests/e2e/test_aws_ends.py tests/e2e/test_aws_*.py tests/e2e/aws tests/integration/aws tests/integration/cloud
 
 e2e-aws: $(VENV) ## AWS alone: the double of it, its stacks by Ansible and by the commands, tasks in real containers
 	@scripts/tools test
 	@scripts/engine start
 	@scripts/base-image
-	$(PYTEST) $(AT_ONCE) --numprocesses $(shell expr 3 + "$$(nproc)") $(BY_FILE) $(AWS_TESTS)
+	$(PYTEST) $(AT_ONCE) --numprocesses $(shell expr 4 + "$$(nproc)") $(BY_FILE) $(AWS_TESTS)
 
 bench: $(VENV) ## Speed and memory beside what users would use instead: one table, and JSON; BENCH='--only one_task --rounds 3'
 	@scripts/tools bench
