@@ -103,7 +103,7 @@ e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 AWS_TESTS = tests/e2e/test_aws_places.py \
 	$(addprefix tests/integration/, aws/test_cloud.py aws/test_aws_batch_ends.py cloud/test_shard.py cloud/test_kinds.py \
 	cloud/test_shard_budget.py aws/test_telemetry.py aws/test_cloudwatch.py) \
-	tests/e2e/test_aws_ends.py tests/e2e/test_aws_*.py tests/e2e/aws tests/integration/aws tests/integration/cloud
+	tests/e2e/test_aws_ends.py tests/e2e/test_aws_*.py $(addsuffix /test_*.py, tests/e2e/aws tests/integration/aws tests/integration/cloud)
 
 e2e-aws: $(VENV) ## AWS alone: the double of it, its stacks by Ansible and by the commands, tasks in real containers
 	@scripts/tools test
