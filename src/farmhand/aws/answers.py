@@ -43,4 +43,5 @@ def check_answer(operation_model: Any, response_dict: dict[str, Any], **_more: A
 def _error(what: str) -> Exception:
     from botocore.parsers import ResponseParserError
 
-    return ResponseParserError(what)
+    error: Exception = ResponseParserError(what)
+    return error

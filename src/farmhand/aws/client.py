@@ -65,7 +65,17 @@ class Aws:
                     if explain(error, "") is not None:
                         raise
                     raise NotConfigured(f"preparing {service}: {error}", hint="see AWS_ENDPOINT_URL") from None
+            self._clients[name].meta.events.register("provide-client-params.s3", self._of_our_account)
         return self._clients[name]
+
+    def _of_our_account(self, params: dict[str, Any], model: Any, **_more: Any) -> dict[str, Any]:
+        """Return the arguments of a call of S3, which then refuses a bucket of another account.
+
+        A bucket's name can be told from the account's number, and is anybody's to take while we have none. Seen by
+        others: aws/agent-toolkit-for-aws#305.
+        """
+        known = "ExpectedBucketOwner" in model.input_shape.members
+        return {"ExpectedBucketOwner": self.account, **params} if known else params
 
     @cached_property
     def _logged_in(self) -> Any:
