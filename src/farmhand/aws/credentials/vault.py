@@ -138,7 +138,8 @@ class Vault:
         known, store = self._found(kind, here=here)
         held = store.look(kind)
         if held is None:
-            raise NotConfigured(f"there is no {kind} in {store.place(kind)}", hint="farmhand cloud credential put")
+            missing = known or Entry(kind=kind, place=store.place(kind), fingerprint="")
+            raise NotConfigured(f"there is no {kind} in {store.place(kind)}", hint=missing.renewal)
         changed = held.previous
         if changed and not check:
             store.retire(kind)
