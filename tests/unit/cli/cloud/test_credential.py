@@ -214,21 +214,6 @@ def test_near_its_end_every_command_says_so(full: Path, call: Call) -> None:
     assert (check.ok, "ends in" in check.detail) == (False, True)
 
 
-@pytest.mark.parametrize(
-    ("words", "kind"),
-    [("", "key"), ("--place s3", "key"), ("--kind git --place s3 --client-side", "git")],
-)
-def test_what_ends_is_put_again_by_the_command_that_is_named(full: Path, call: Call, words: str, kind: str) -> None:
-    """For each it was `farmhand cloud credential put`: the key, into Secrets Manager."""
-    soon = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 10.5 * 86400))
-    source = "--source file:repos.env#GIT_TOKEN" if kind == "git" else ""
-    assert call(f"{PUT} {words} {source} --expires {soon}")[0] == 0
-    _, _, err = call("cloud credential remove --previous")
-    command = f"{PUT_AGAIN} {words}".rstrip()
-    assert f"the {kind} on AWS ends in 10 days, on {soon} ({command})\n" in err
-    assert aws_credential(conf()).fix.startswith(f"{command}; ")
-
-
 def test_a_newer_login_is_uploaded_by_the_check(full: Path, call: Call) -> None:
     assert call(f"{PUT} --kind login --source login.json", **ALLOW)[0] == 0
     login(full / "login.json", (time.time() + 8 * 3600) * 1000)
