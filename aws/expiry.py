@@ -35,7 +35,9 @@ def handler(event, context, clock=time.time):
             when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ends))
             news["notified"] = (min(due), f"{'ended' if days <= 0 else 'ends'} on {when}")
         for mark, (step, text) in news.items():
-            text = f"The {kind} of farmhand {env} ({place}) {text}. Renew it: farmhand cloud credential put"
+            text = (
+                f"The {kind} of farmhand {env} ({place}) {text}. Renew it: farmhand cloud credential put --kind {kind}"
+            )
             told += tell(db, topic, item, mark, step, text)
     sizes = {"CredentialDaysLeft": min(left), "CredentialRowsBad": bad}
     where = [{"Name": "Environment", "Value": env}]

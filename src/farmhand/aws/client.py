@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from farmhand.aws.errors import explain, explained
+from farmhand.aws.answers import check_answer
+from farmhand.aws.errors import explain, explained, one_line
 from farmhand.aws.names import ENVIRONMENT_RULE, Names, is_environment
-from farmhand.core.errors import NotConfigured, Refused
+from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from farmhand.core.settings import Settings
 
 #: Source: botocore's retry modes. "standard" also waits for a busy service.
@@ -39,7 +40,9 @@ class Aws:
                 "the place on AWS needs the Python package boto3", hint="pip install boto3 aws-encryption-sdk"
             ) from None
         with explained("logging in to AWS"):
-            return boto3.Session(profile_name=self._conf.aws_profile or None, region_name=self._conf.aws_region or None)
+            made = boto3.Session(profile_name=self._conf.aws_profile or None, region_name=self._conf.aws_region or None)
+        made.events.register("before-parse", check_answer)
+        return made
 
     def client(self, service: str, *, once: bool = False) -> Any:
         """Return the client of `service`. Calls on it belong into `explained`.
@@ -48,7 +51,7 @@ class Aws:
         """
         name = f"{service} once" if once else service
         if name not in self._clients:
-            session = self.session
+            session = self._logged_in
             from botocore.config import Config
 
             retries = {"total_max_attempts": 1} if once else {"mode": _MODE, "total_max_attempts": self._tries}
@@ -62,7 +65,40 @@ class Aws:
                     if explain(error, "") is not None:
                         raise
                     raise NotConfigured(f"preparing {service}: {error}", hint="see AWS_ENDPOINT_URL") from None
+            self._clients[name].meta.events.register("provide-client-params.s3", self._of_our_account)
         return self._clients[name]
+
+    def _of_our_account(self, params: dict[str, Any], model: Any, **_more: Any) -> dict[str, Any]:
+        """Return the arguments of a call of S3, which then refuses a bucket of another account.
+
+        A bucket's name can be told from the account's number, and is anybody's to take while we have none. Seen by
+        others: aws/agent-toolkit-for-aws#305.
+        """
+        known = "ExpectedBucketOwner" in model.input_shape.members
+        return {"ExpectedBucketOwner": self.account, **params} if known else params
+
+    @cached_property
+    def _logged_in(self) -> Any:
+        """The session, once its login was read: also by a program of the operator's, or from a file of a cache.
+
+        Seen by others (boto/botocore#3106, okta/okta-aws-cli#169): what these have is not always what botocore expects.
+        """
+        with explained("logging in to AWS"):
+            try:
+                if login := self.session.get_credentials():
+                    login.get_frozen_credentials()
+            except EOFError:
+                message = "logging in to AWS: the profile asks for a code, and there is no terminal to ask on"
+                raise NotConfigured(
+                    message, hint="run it on a terminal, or log in before (aws sts get-session-token)"
+                ) from None
+            except Exception as error:
+                if isinstance(error, FarmhandError) or explain(error, "") is not None:
+                    raise
+                what = f"logging in to AWS: the login cannot be read: {one_line(f'{type(error).__name__}: {error}')}"
+                hint = "see credential_process and the files that ~/.aws/config names; delete ~/.aws/cli/cache"
+                raise NotConfigured(what, hint=hint) from None
+        return self.session
 
     @property
     def region(self) -> str:

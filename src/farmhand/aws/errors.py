@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from farmhand.aws.answers import is_page
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.keys import redact
 
@@ -35,6 +36,8 @@ _NO_LOGIN = frozenset(
         *("UnrecognizedClientException", "InvalidClientTokenId", "SignatureDoesNotMatch", "AuthFailure"),
         *("InvalidAccessKeyId", "MissingAuthenticationToken", "IncompleteSignature"),
         *("UnauthenticatedException", "InvalidSignatureException", "OptInRequired", "SubscriptionRequiredException"),
+        # Of SSO: the account or the role is not this user's any more, or the session is over.
+        *("ForbiddenException", "UnauthorizedException"),
     }
 )
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized", "403"})
@@ -46,19 +49,9 @@ _LOGIN_ERRORS = frozenset(
         *("SSOTokenLoadError", "UnauthorizedSSOTokenError", "TokenRetrievalError", "SSOError", "LoginRefreshRequired"),
     }
 )
-#: Of botocore, too: a file of ~/.aws or a variable that it cannot use.
-_SETTING_ERRORS = frozenset(
-    {
-        *(
-            "ConfigParseError",
-            "ConfigNotFound",
-            "InvalidConfigError",
-            "InvalidRegionError",
-            "InvalidProxiesConfigError",
-        ),
-        *("InvalidRetryModeError", "InvalidRetryConfigurationError", "InvalidMaxRetryAttemptsError"),
-        *("InvalidDefaultsMode", "InvalidEndpointConfigurationError", "InvalidSTSRegionalEndpointsConfigError"),
-    }
+#: Of botocore, too: the bases of what says that nothing answered, or not to the end. Any other is about this machine.
+_NETWORK_ERRORS = frozenset(
+    {"HTTPClientError", "ConnectionError", "IncompleteReadError", "ChecksumError", "FlexibleChecksumError"}
 )
 
 
@@ -83,19 +76,23 @@ def explain(error: Exception, doing: str) -> FarmhandError | None:
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return _of_answer(response, doing)
-    name, said = type(error).__name__, _line(str(error))
+    if type(error).__name__ == "S3UploadFailedError" and isinstance(error.__context__, Exception):
+        return explain(error.__context__, doing)
+    name, said = type(error).__name__, one_line(str(error))
     if name in _LOGIN_ERRORS:
         return NotConfigured(f"{doing}: {said}", hint="log in (aws sso login, aws configure) or set aws_profile")
     if name == "NoRegionError":
         return NotConfigured(f"{doing}: no region is set", hint="set aws_region in config.toml, or AWS_REGION")
     if name in {"ParamValidationError", "DataNotFoundError", "UnknownServiceError"}:
         return FarmhandError(f"{doing}: {said}", hint="this is a fault of Farmhand, or boto3 is too old")
-    if name in _SETTING_ERRORS:
-        return NotConfigured(f"{doing}: {said}", hint="see aws_region, ~/.aws/config and the variables AWS_…")
     if name == "ResponseParserError":
-        hint = "see whether a proxy or a login page of the network answers (HTTPS_PROXY, AWS_ENDPOINT_URL)"
-        return FarmUnreachable(f"{doing}: what answered is not AWS, or broken: {said:.120}", hint=hint)
-    return FarmUnreachable(f"{doing}: AWS did not answer: {said}", hint="see whether this machine is online")
+        return _of_another(said, doing)
+    if name == "SSLError":
+        hint = "see whether a proxy is in the way; AWS_CA_BUNDLE names the certificates that it needs"
+        return NotConfigured(f"{doing}: what answered is not trusted: {said}", hint=hint)
+    if _NETWORK_ERRORS & {base.__name__ for base in type(error).__mro__}:
+        return FarmUnreachable(f"{doing}: AWS did not answer: {said}", hint="see whether this machine is online")
+    return NotConfigured(f"{doing}: {said}", hint="see aws_region, ~/.aws/config and the variables AWS_…")
 
 
 def code_of(error: Exception) -> str:
@@ -104,10 +101,17 @@ def code_of(error: Exception) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
+def _of_another(said: str, doing: str) -> FarmUnreachable:
+    hint = "see whether a proxy or a login page of the network answers (HTTPS_PROXY, AWS_ENDPOINT_URL)"
+    return FarmUnreachable(f"{doing}: what answered is not AWS, or broken: {said:.120}", hint=hint)
+
+
 def _of_answer(response: dict[str, Any], doing: str) -> FarmhandError:
     error = response.get("Error", {})
     about = response.get("ResponseMetadata", {})
-    code, said = str(error.get("Code", "")), _line(str(error.get("Message", "")))
+    code, said = str(error.get("Code", "")), one_line(str(error.get("Message", "")))
+    if is_page(said.encode()) and int(about.get("HTTPStatusCode") or 0) < _BROKEN:
+        return _of_another("a page of HTML", doing)
     if code in _SKEWED or _SKEWED_WORDS.search(said):
         what = f"{doing}: this machine's clock is wrong{_offset(about)}: {said}"
         return NotConfigured(what, hint="set the clock (timedatectl)")
@@ -141,5 +145,6 @@ def _offset(about: dict[str, Any]) -> str:
     return f" by {abs(seconds)} s: it is {'ahead' if seconds > 0 else 'behind'}"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text of others in one line, without keys."""
     return redact(" ".join(text.split()))[:600]

@@ -131,7 +131,7 @@ def _left_behind(conf: Settings, own_source: str, about: dict[str, Any]) -> list
             notes.append(f"{own_source}, the key source of this machine, still has the old key {gone}: {how}")
     for entry in Record(conf.aws_environment).entries():
         if entry.kind == "key" and entry.fingerprint == gone:
-            notes.append(f"{entry.place} on AWS still has the old key {gone}: farmhand cloud credential put")
+            notes.append(f"{entry.place} on AWS still has the old key {gone}: {entry.renewal}")
     return notes
 
 

@@ -88,9 +88,9 @@ def _given(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def _delete_in_order(self: Any) -> None:
+def _delete_in_order(self: Any, keeping: tuple[str, ...] = ("Retain", "RetainExceptOnCreate")) -> None:
     """The youngest first: moto's order is by chance, and what others need may be gone before them."""
-    kept = {name for name, body in self._resource_json_map.items() if body.get("DeletionPolicy") == "Retain"}
+    kept = {name for name, body in self._resource_json_map.items() if body.get("DeletionPolicy") in keeping}
     left = [name for name in reversed(list(self._parsed_resources)) if name in self._resource_json_map.keys() - kept]
     while left:
         failed: list[str] = []
@@ -132,9 +132,11 @@ def _fail_as_stacks_do() -> None:
         except Exception as error:
             _failed(self, "CREATE", error, "ROLLBACK")
             try:
-                self.resource_map.delete()
+                self.resource_map.delete(("Retain",))
             except Exception as left:
                 _failed(self, "DELETE", left, "ROLLBACK")
+            # moto makes again what an output of the stack names.
+            self.output_map = parsing.OutputMap(self.resource_map, {}, self.stack_id)
 
     def update_stack(self: Any, *args: Any, **kwargs: Any) -> None:
         self.failure = ""

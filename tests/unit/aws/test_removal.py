@@ -14,6 +14,7 @@ from farmhand.aws.client import Aws
 from farmhand.aws.credentials.secret import Secret
 from farmhand.aws.environment import attached, data
 from farmhand.aws.environment.stacks import Stack, Stacks
+from farmhand.aws.places.bucket import BatchBucket
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from tests.unit.aws.conftest import conf
 
@@ -80,3 +81,34 @@ def test_a_secret_that_takes_no_more_versions_today_says_so(account: Path, monke
     with pytest.raises(Refused, match="as many versions as AWS keeps") as caught:
         secret.store("x", "0" * 64)
     assert "tomorrow" in str(caught.value.hint)
+
+
+def test_every_call_of_s3_is_for_a_bucket_of_this_account(account: Path, tmp_path: Path) -> None:
+    """aws/agent-toolkit-for-aws#305: whoever has taken the bucket's name would get prompts and results."""
+    aws, sent = Aws(conf()), list[dict[str, Any]]()
+    aws.client("s3").meta.events.register("before-parameter-build.s3", lambda params, **_: sent.append(dict(params)))
+    bucket, path = BatchBucket(aws), tmp_path / "file"
+    path.write_bytes(b"x")
+    bucket.put("a", b"1")
+    assert (bucket.put_new("b", b"1"), bucket.get("a"), [*bucket.keys("a")]) == (True, b"1", ["a"])
+    assert [*bucket.lines("a")] == [b"1"]
+    bucket.download("c", tmp_path / "copy", 9, bucket.upload("c", path))
+    with pytest.raises(NotConfigured, match="there, but not the stack that it belongs to"):
+        data.check_orphans(aws, cast(Stacks, SimpleNamespace(look=lambda _name: None)))
+    data._remove_bucket(aws, aws.names.bucket)
+    assert len(sent) >= 10
+    assert {given.get("ExpectedBucketOwner") for given in sent} == {aws.account}
+
+
+def test_a_bucket_of_another_account_is_named_before_anything_is_made(
+    account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was `not allowed: Forbidden (ask who administers the account)`."""
+    aws = Aws(conf())
+
+    def refused(**_given: Any) -> Any:
+        raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadBucket")
+
+    monkeypatch.setattr(aws.client("s3"), "head_bucket", refused)
+    with pytest.raises(NotConfigured, match=f"the bucket {aws.names.bucket} is there, and either another account's"):
+        data.check_orphans(aws, cast(Stacks, SimpleNamespace(look=lambda _name: None)))

@@ -83,6 +83,13 @@ def test_each_step_once_in_a_hundred_runs(watcher: Watcher) -> None:
     assert all("farmhand cloud credential put" in message for message in messages)
 
 
+def test_the_mail_names_the_command_of_its_kind(watcher: Watcher) -> None:
+    row("git", expires_at={"N": f"{NOW + DAY:.0f}"})
+    watcher.now = NOW
+    watcher.run()
+    assert "farmhand cloud credential put --kind git" in "".join(watcher.told())
+
+
 def test_a_put_begins_anew(watcher: Watcher) -> None:
     watcher.now = 1_800_000_000.0
     vault().put(key(ends=watcher.now + 2 * DAY))

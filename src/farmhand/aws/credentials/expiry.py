@@ -55,6 +55,15 @@ class Entry:
             return f"ends at {stamp(self.expires_at)}" if left < LOGIN_LEAST_S else ""
         return f"ends in {left / 86400:.0f} days, on {stamp(self.expires_at)[:10]}" if left < warn_days * 86400 else ""
 
+    @property
+    def renewal(self) -> str:
+        """Return the command that puts another one in its place."""
+        place = self.place.partition(":")[0]
+        words = ["" if self.kind == "key" else f"--kind {self.kind}"]
+        words += [f"--place {place}" if place in ("s3", "image") else ""]
+        words += ["--client-side" if self.place.endswith(".esdk") else ""]
+        return " ".join(["farmhand cloud credential put", *filter(None, words)])
+
 
 class ExpiryTable:
     """The items of one environment. Raise FarmhandError; a table that is not there yet is no error, but `missing`."""
@@ -159,9 +168,8 @@ class Record:
 
     def warning(self, now: float | None = None) -> str:
         """Return the line that each command for the cloud says while a credential is near its end, "" for none."""
-        bad = [(entry.kind, entry.trouble(now=now)) for entry in self.entries()]
-        said = [f"the {kind} on AWS {trouble}" for kind, trouble in bad if trouble]
-        return f"{'; '.join(said)} (farmhand cloud credential put)" if said else ""
+        bad = [(entry, trouble) for entry in self.entries() if (trouble := entry.trouble(now=now))]
+        return "; ".join(f"the {entry.kind} on AWS {trouble} ({entry.renewal})" for entry, trouble in bad)
 
     def _load(self) -> dict[str, dict[str, dict[str, Any]]]:
         try:

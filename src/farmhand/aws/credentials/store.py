@@ -291,7 +291,5 @@ class ObjectStore:
         return True
 
     def _do(self, action: str, **given: Any) -> dict[str, Any]:
-        names = self._aws.names
-        call = getattr(self._aws.client("s3"), action)
-        answer: dict[str, Any] = call(Bucket=names.bucket, ExpectedBucketOwner=names.account, **given)
+        answer: dict[str, Any] = getattr(self._aws.client("s3"), action)(Bucket=self._aws.names.bucket, **given)
         return answer

@@ -107,8 +107,8 @@ class Vault:
             store.check(kind)  # it needs no login to AWS
         known, held = self.table.get(kind), store.look(kind)
         same = held is not None and held.digest == credential.digest
-        if same and not credential.stated and known is not None:
-            credential = replace(credential, expires_at=known.expires_at)
+        if not credential.stated and (before := self._noted(credential, known)) is not None:
+            credential = replace(credential, expires_at=before.expires_at)
         wanted = entry_of(credential, store.place(kind), held.version if held and same else "", source)
         refused = known is not None and known.refused != ""
         tagged = held is not None and held.tag == stamp(credential.expires_at)
@@ -133,12 +133,19 @@ class Vault:
                 notes.append(f"{error}: the lines of this machine do not watch it")
         return _stored(wanted, changed, notes, _before(known, held))
 
+    def _noted(self, credential: Credential, known: Entry | None) -> Entry | None:
+        """Return what the table or this machine has noted of this very credential, wherever it was: when it ends."""
+        mine = [entry for entry in self.record.entries() if entry.kind == credential.kind]
+        noted = [entry for entry in (known, *mine) if entry is not None]
+        return next((entry for entry in noted if entry.fingerprint == credential.fingerprint), None)
+
     def retire(self, kind: str, *, here: bool = False, check: bool = False) -> Stored:
         """Remove what the current credential has replaced. `here` is as for `remove`."""
         known, store = self._found(kind, here=here)
         held = store.look(kind)
         if held is None:
-            raise NotConfigured(f"there is no {kind} in {store.place(kind)}", hint="farmhand cloud credential put")
+            missing = known or Entry(kind=kind, place=store.place(kind), fingerprint="")
+            raise NotConfigured(f"there is no {kind} in {store.place(kind)}", hint=missing.renewal)
         changed = held.previous
         if changed and not check:
             store.retire(kind)

@@ -14,6 +14,8 @@ from farmhand.core.readable import counted
 #: Days in which AWS still gives a key back. Source: ScheduleKeyDeletion, 7 to 30.
 KEY_DAYS = 30
 _GONE = frozenset({"NoSuchBucket", "404", "ResourceNotFoundException", "NotFoundException", "KMSInvalidStateException"})
+#: An answer to HEAD of a bucket has no reason.
+_REFUSED = frozenset({"403", "AccessDenied"})
 
 
 def check_orphans(aws: Aws, stacks: Stacks) -> None:
@@ -38,6 +40,10 @@ def _is_there(aws: Aws, service: str, call: str, **given: str) -> bool:
         try:
             getattr(aws.client(service), call)(**given)
         except Exception as error:
+            if service == "s3" and code_of(error) in _REFUSED:
+                message = f"the bucket {what} is there, and either another account's or kept from you"
+                hint = "choose another aws_environment, or ask who administers the account for s3:ListBucket"
+                raise NotConfigured(message, hint=hint) from None
             if code_of(error) not in _GONE:
                 raise
             return False

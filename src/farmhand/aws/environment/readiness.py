@@ -67,7 +67,11 @@ def quota_notes(aws: Aws, vcpus: float) -> list[str]:
                     raise
                 notes.append(f"the quota of {what} could not be asked ({code_of(error)})")
                 continue
-        if value < vcpus:
+        if value <= 0:
+            notes.append(
+                f"the account may use no {what}: nothing would ever start there; ask for some in Service Quotas"
+            )
+        elif value < vcpus:
             notes.append(
                 f"the account may use {value:g} {what}, and cloud_max_vcpus is {vcpus:g}: more waits in the queue"
             )

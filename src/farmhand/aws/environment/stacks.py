@@ -19,6 +19,8 @@ STUCK = frozenset(
         *("REVIEW_IN_PROGRESS", "IMPORT_ROLLBACK_FAILED"),
     }
 )
+#: States of a stack whose first creation failed, or was only begun: nothing is in it.
+_NEVER_MADE = frozenset({"ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS"})
 #: The most bytes of a template in a call. Source: CloudFormation's quotas, TemplateBody.
 TEMPLATE_BYTES = 51_200
 _POLL_S, _DELETE_S = 2.0, 1800.0
@@ -40,8 +42,13 @@ class Stack:
 
     @property
     def stuck(self) -> bool:
-        """Return whether it has to be removed before it can be made again."""
+        """Return whether it cannot be updated."""
         return self.status in STUCK
+
+    @property
+    def never_made(self) -> bool:
+        """Return whether nothing is in it, so that nothing is lost when it is removed."""
+        return self.status in _NEVER_MADE
 
     @property
     def changing(self) -> bool:
@@ -118,8 +125,20 @@ class Stacks:
             raise NotConfigured(f"the stack {stack.name} is being changed: {stack.status}", hint=hint)
         if stack.stuck:
             why = self.first_failure(stack.name) or stack.reason or "no reason is given"
-            hint = "farmhand cloud down removes it; then farmhand cloud up"
-            raise NotConfigured(f"the stack {stack.name} is in state {stack.status}: {why}", hint=hint)
+            raise NotConfigured(f"the stack {stack.name} is in state {stack.status}: {why}", hint=self.way_out(stack))
+
+    def way_out(self, stack: Stack) -> str:
+        """Return what to do about a stack that failed.
+
+        Seen by others (org-formation/org-formation-cli#455): what is only stuck in a rollback was removed.
+        """
+        if stack.status == "UPDATE_ROLLBACK_FAILED":
+            return f"aws cloudformation continue-update-rollback --stack-name {stack.name}; then farmhand cloud up"
+        if not stack.stuck:
+            return "then run it again"
+        if stack.name == self._aws.names.data and not stack.never_made:
+            return "its data is still there: only farmhand cloud down --delete-data removes the stack, with all of it"
+        return "farmhand cloud down removes it; then farmhand cloud up"
 
     def first_failure(self, name: str, since: float = 0.0) -> str:
         """Return resource and reason of what failed first in the stack's last change, "" if nothing did."""

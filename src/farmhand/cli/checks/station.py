@@ -34,6 +34,7 @@ from farmhand.subscription.login import FIX, find_login
 PRICES_DAYS = 120
 #: A key that ends within this time is red. Days.
 KEY_ENDS_DAYS = 14
+_REMOVE = "farmhand cloud credential remove --yes"
 _IN_A_LAYER = "it is in every copy of an image"
 _TAKE_OUT = "ansible-playbook playbooks/workstation.yml takes it out"
 _MARKER = (
@@ -207,9 +208,11 @@ def prices() -> Check:
 def aws_credential(conf: Settings) -> Check:
     """Check that no credential that was put on AWS from here has ended, ends soon, or is in a weak place."""
     entries = Record(conf.aws_environment).entries()
-    bad = [f"{entry.kind}: {entry.trouble() or _IN_A_LAYER}" for entry in entries if entry.trouble() or _baked(entry)]
+    bad = [entry for entry in entries if entry.trouble() or _baked(entry)]
     if bad:
-        return failed("; ".join(bad), "farmhand cloud credential put; farmhand cloud credential status")
+        said = "; ".join(f"{entry.kind}: {entry.trouble() or _IN_A_LAYER}" for entry in bad)
+        fixes = [entry.renewal if entry.trouble() else f"{_REMOVE} --kind {entry.kind} --place image" for entry in bad]
+        return failed(said, "; ".join([*fixes, "farmhand cloud credential status"]))
     if not entries:
         return passed("none was put on AWS from here")
     weak = [entry.kind for entry in entries if entry.place.startswith("s3:")]

@@ -26,6 +26,8 @@ from farmhand.places.checkout import find_project
 def command(conf: Settings, *, as_json: bool, network_only: bool, delete_data: bool, yes: bool) -> VerbResult:
     """Remove the stacks on AWS. What holds data (bucket, table, key) stays, unless --delete-data is given.
 
+    The data's stack goes as well if its first creation failed, since nothing is in it then.
+
     Nothing is removed while something runs: farmhand cloud cancel ends it.
     """
     if network_only and delete_data:
@@ -35,7 +37,9 @@ def command(conf: Settings, *, as_json: bool, network_only: bool, delete_data: b
     account = aws.account
     names = aws.names
     wanted = [names.network] if network_only else [*stacks.hosts(), names.network, names.watch, names.base]
-    there = [name for name in (*wanted, *([names.data] if delete_data else [])) if stacks.look(name) is not None]
+    data_stack = stacks.look(names.data)
+    empty = data_stack is not None and data_stack.never_made and not network_only
+    there = [name for name in (*wanted, *([names.data] if delete_data or empty else [])) if stacks.look(name)]
     removed: list[str] = []
     if there:
         if busy := running.busy(aws):
@@ -59,6 +63,8 @@ def command(conf: Settings, *, as_json: bool, network_only: bool, delete_data: b
         ask(f"remove the data of {names.base}, if there is any?")
     if delete_data:
         removed += data.delete_data(aws, stacks)
+    elif empty and stacks.delete(names.data):
+        removed.append(names.data)
     if not removed:
         raise NotConfigured(f"there is nothing of {names.base} to remove (account {account}, {aws.region})")
     kept = [] if delete_data else [name for name in names.stacks if name not in removed and stacks.look(name)]

@@ -80,6 +80,6 @@ class Playbook:
         for name in dict.fromkeys((*names, *stacks.hosts())):
             stack = stacks.look(name)
             if stack is not None and (why := stacks.first_failure(name, began - 5)):
-                hint = "farmhand cloud down removes it; then farmhand cloud up" if stack.stuck else "then run it again"
-                raise FarmhandError(f"the stack {name} is in state {stack.status}: {why}", hint=hint)
+                message = f"the stack {name} is in state {stack.status}: {why}"
+                raise FarmhandError(message, hint=stacks.way_out(stack))
         raise FarmhandError(f"{PLAYBOOK} failed: ansible-playbook ended with {status}", hint="see its output above")

@@ -64,7 +64,7 @@ def command(conf: Settings, *, as_json: bool) -> VerbResult:
 def _trouble(stacks: Stacks, name: str, stack: Stack | None) -> str:
     if stack is None or not (stack.stuck or stack.status.endswith("ROLLBACK_COMPLETE")):
         return ""
-    return stacks.first_failure(name) or stack.reason
+    return stacks.first_failure(name) or stack.reason or ("no reason is given" if stack.stuck else "")
 
 
 def _network(conf: Settings, aws: Aws, stack: Stack | None) -> NetworkUse | None:
