@@ -133,10 +133,7 @@ class Client:
         return int(answer["bytes"])
 
     def get_file(self, task_id: str, name: str, target: IO[bytes], most: int) -> bool:
-        """Write a file that a task has left to `target`. Return False if there is none.
-
-        Raise WireError, and what `target` raises.
-        """
+        """Write a file that a task has left to `target`; False: there is none. Raise WireError, and its own errors."""
         response = self.request("GET", message.path_of("files", task_id, name))
         if response.status != 200:
             try:
