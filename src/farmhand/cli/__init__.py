@@ -9,7 +9,7 @@ import sys
 
 def main() -> None:
     """Run `farmhand VERB …`."""
-    with _Start():
+    with _Start("farmhand"):
         if sys.argv[1:2] == ["run"]:
             _run("farmhand", sys.argv[2:])
         from farmhand.cli.app import execute, farmhand
@@ -19,7 +19,7 @@ def main() -> None:
 
 def claude_cheap() -> None:
     """Run `claude-cheap …`, which is `farmhand run …`."""
-    with _Start():
+    with _Start("claude-cheap"):
         _run("claude-cheap", sys.argv[1:])
         from farmhand.cli.app import execute
         from farmhand.cli.run import command
@@ -29,7 +29,7 @@ def claude_cheap() -> None:
 
 def claude_agent_aws() -> None:
     """Run `claude-agent-aws …`, which is `farmhand code …`."""
-    with _Start():
+    with _Start("claude-agent-aws"):
         from farmhand.cli.app import execute
         from farmhand.cli.code import command
 
@@ -39,12 +39,15 @@ def claude_agent_aws() -> None:
 class _Start:
     """A context in which Ctrl-C ends the program without a traceback, before there is anything that could say so."""
 
+    def __init__(self, program: str) -> None:
+        self._program = program
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is KeyboardInterrupt:
             try:
-                os.write(2, b"farmhand: stopped\n")
+                os.write(2, f"{self._program}: stopped\n".encode())
             finally:
                 os._exit(130)
 

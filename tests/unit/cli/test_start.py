@@ -127,10 +127,14 @@ def test_a_shell_that_completes_is_answered_by_click(environment: dict[str, str]
 
 
 @pytest.mark.parametrize(
-    ("entry", "module"),
-    [("main", "app"), ("claude_cheap", "arguments"), ("claude_agent_aws", "code")],
+    ("entry", "module", "called"),
+    [
+        ("main", "app", "farmhand"),
+        ("claude_cheap", "arguments", "claude-cheap"),
+        ("claude_agent_aws", "code", "claude-agent-aws"),
+    ],
 )
-def test_ctrl_c_while_it_starts_is_one_line(entry: str, module: str) -> None:
+def test_ctrl_c_while_it_starts_is_one_line(entry: str, module: str, called: str) -> None:
     program = f"""
 import sys
 class Stopped:
@@ -143,4 +147,4 @@ from farmhand.cli import {entry}
 {entry}()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (130, "farmhand: stopped\n")
+    assert (done.returncode, done.stderr) == (130, f"{called}: stopped\n")
