@@ -166,8 +166,9 @@ class Printer:
 
     def _show(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):
-            _write(text[len(self._shown) :])
-            self._shown = text
+            # Noted before it is written: Ctrl-C comes as soon as somebody sees the text.
+            rest, self._shown = text[len(self._shown) :], text
+            _write(rest)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the rest of the answer and end the line."""
@@ -209,5 +210,5 @@ class Printer:
         """End a line that streaming has left open, and the one that says what is waited for."""
         self.wait.close()
         if self._shown and not self._shown.endswith("\n"):
-            _write("\n")
             self._shown += "\n"
+            _write("\n")

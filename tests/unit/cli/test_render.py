@@ -4,9 +4,10 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from farmhand.cli.render import Printer, answer_text, write_json
 from farmhand.cli.say import one_line
+from farmhand.cli.signals import Stopped
 from farmhand.core.errors import TaskFailed
 from farmhand.core.readable import CONTROL, printable
 
@@ -78,6 +80,24 @@ def test_a_pipe_gets_the_text_as_it_comes(capfdbinary: pytest.CaptureFixture[byt
         assert capfdbinary.readouterr().out == so_far
     printer.finish({"text": "a\x1b[2Jé\r\nb"})
     assert capfdbinary.readouterr().out == b"b\n"
+
+
+def test_ctrl_c_at_the_moment_that_text_is_seen_ends_its_line() -> None:
+    """The signal comes when the terminal has the text, before the write returns."""
+
+    class Seen(Terminal):
+        def write(self, text: str, /) -> int:
+            super().write(text)
+            raise Stopped(signal.SIGINT)
+
+    with redirect_stdout(out := Seen()):
+        printer = Printer(stream=True)
+        with pytest.raises(Stopped):
+            printer.on_event(text("ab"))
+        for _ in range(2):  # a second Ctrl-C
+            with suppress(Stopped):
+                printer.end_line()
+    assert out.getvalue() == "ab\n"
 
 
 def test_another_answer_in_a_pipe_is_no_success(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
