@@ -290,7 +290,7 @@ class Spooling:
             return
         from farmhand.offline.deliver import Visit
 
-        visit = Visit(client, host, self.spool, key, **({} if span is None else {"on_end": span.collected}))
+        visit = Visit(client, host, self.spool, key, None if span is None else span.collected)
         with contextlib.suppress(WireError):
             visit.make(within_s=DELIVER_S)
         news = []

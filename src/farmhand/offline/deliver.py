@@ -27,17 +27,13 @@ _PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_
 OnEnd = Callable[[SpooledTask, dict[str, Any], Client], None]
 
 
-def _nobody(_task: SpooledTask, _result: dict[str, Any], _client: Client) -> None:
-    pass
-
-
 class Visit:
     """One visit to a host that answers: what waits for it is sent, what has ended there is collected.
 
     `delivered` and `finished` are ids.
     """
 
-    def __init__(self, client: Client, host: str, spool: Spool, key: Credential, on_end: OnEnd = _nobody) -> None:
+    def __init__(self, client: Client, host: str, spool: Spool, key: Credential, on_end: OnEnd | None = None) -> None:
         self.client = client
         self.host = host
         self.spool = spool
@@ -102,7 +98,8 @@ class Visit:
         """Store a final result; send the key once if a task waits for it."""
         if result.get("state") in FINAL_STATES:
             self._keep(entry, result)
-            self._on_end(entry, result, self.client)
+            if self._on_end is not None:
+                self._on_end(entry, result, self.client)
         elif result.get("state") == "awaiting_key" and not self._key_brought:
             self.client.put_key(self.key)
             self._key_brought = True
@@ -121,7 +118,7 @@ def concerns(entry: SpooledTask, host: str) -> bool:
     return entry.sent == host if entry.sent else entry.wanted in ("", host)
 
 
-def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "", on_end: OnEnd = _nobody) -> list[str]:
+def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "", on_end: OnEnd | None = None) -> list[str]:
     """Visit every host with waiting tasks; with `wait` until all tasks there, or `only` one, have ended.
 
     Return a line for each host's error. Raise WireError for a key that cannot be read, NotConfigured.
@@ -143,7 +140,8 @@ def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "", on_
                     if entry.sent == name and only in ("", entry.id):
                         result = run_task(client, entry.as_sent, key, lambda _event: None)
                         spool.finish(entry.id, result, name)
-                        on_end(entry, result, client)
+                        if on_end is not None:
+                            on_end(entry, result, client)
         except WireError as error:
             lines.append(str(error.at(name)))
     gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}

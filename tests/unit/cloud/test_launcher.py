@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +35,6 @@ def test_no_users_are_said() -> None:
         first_uid(2_000_000_000, "0 1000 1\n", ALL)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace of 65536 users")
 def test_a_process_can_become_that_user() -> None:
     program = (
         "import os, sys; from pathlib import Path; from farmhand.cloud.launcher import first_uid, MAPS; "
